@@ -1,0 +1,74 @@
+"""What a cell is given when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.device import Device
+from bench.errors import Interrupted
+from bench.plan import Cell
+from bench.store import Store
+from bench.volumes import VolumeSet
+
+if TYPE_CHECKING:
+    from bench.run import Progress, Run
+
+
+@dataclass(frozen=True)
+class Context:
+    """A cell, the folder for its artefacts, and the way to what it needs."""
+
+    cell: Cell
+    store: Store
+    artefacts: Path
+    device: Device
+    progress: Progress
+    stop_requested: Callable[[], bool]
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        return self.cell.spec
+
+    def needed(self, role: str) -> Path:
+        """Folder of the artefacts of the cell that plays `role`."""
+        return self.store.artefacts(self.cell.needs[role])
+
+    def volumes(self, part: str) -> VolumeSet:
+        """The prepared volume set "train", "val" or "test"."""
+        return VolumeSet.open(self.needed("data") / part)
+
+    def synthetic(self) -> VolumeSet:
+        """The synthetic set this cell needs, with its pseudo labels where it has those."""
+        volumes = VolumeSet.open(self.needed("synthetic") / "synthetic")
+        if "labels" in self.cell.needs:
+            return volumes.with_labels(self.needed("labels") / "labels.npy")
+        return volumes
+
+    def tick(self, step: int, total: int) -> None:
+        """Tell the progress of work that has no training loop; Interrupted if the run is to stop."""
+        self.progress(step, total, {})
+        if self.stop_requested():
+            raise Interrupted(f"Stopped after {step} of {total}; run again to redo this cell.")
+
+    def run(self, volumes: VolumeSet) -> Run:
+        """The Run that a plug-in gets, with the states of the stages this cell needs."""
+        from bench.run import Run
+
+        states = {
+            role.removeprefix("stage:"): self.needed(role) / "state.pt"
+            for role in self.cell.needs
+            if role.startswith("stage:")
+        }
+        return Run(
+            seed=int(self.spec["seed"]),
+            folder=self.store.work(self.cell.key),
+            grid=volumes.grid,
+            label_names=volumes.label_names,
+            device_setting=self.device,
+            states=states,
+            progress=self.progress,
+            stop_requested=self.stop_requested,
+        )

@@ -1,0 +1,103 @@
+"""Execute one cell: lock it, run it, keep what it left or why it failed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+from bench.cells.context import Context
+from bench.cells.memory import PeakMemory
+from bench.device import Device
+from bench.errors import Interrupted
+from bench.records import Record
+from bench.store import Store
+
+KINDS = {
+    "prepare": "bench.cells.prepare:run",
+    "fit": "bench.cells.fit:run",
+    "sample": "bench.cells.sample:run",
+    "labeller": "bench.cells.labeller:run",
+    "label": "bench.cells.labeller:label",
+    "features": "bench.cells.score:features",
+    "score": "bench.cells.score:run",
+    "segment": "bench.cells.segment:run",
+}
+
+
+def execute(
+    store: Store,
+    key: str,
+    device: Device,
+    progress: Callable[[int, int, Any], None] = lambda step, total, scalars: None,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> str:
+    """Run the cell `key` and return "done" or "failed"; what it needs must be done.
+
+    A failure (an exception, a loss that is nan, a plug-in that calls sys.exit) is noted with its
+    reason and traceback. KeyboardInterrupt and Interrupted pass through, noted as interrupted.
+    """
+    with store.attempt(key) as fresh:
+        if store.is_done(key):
+            return "done"
+        me = {"host": socket.gethostname(), "pid": os.getpid()}
+        store.note(key, "started", **me)
+        start = time.perf_counter()
+        try:
+            context = Context(store.cell(key), store, fresh, device, progress, stop_requested)
+            with PeakMemory() as memory:
+                records = _kind(context.cell.kind)(context)
+            seconds = time.perf_counter() - start
+            facts = {"seconds": seconds, "peak_memory_mb": memory.peak_mb, "environment": environment(device)}
+            store.finish(key, fresh, [*records, *cost_records(facts)], facts)
+        except (KeyboardInterrupt, Interrupted) as error:
+            store.note(key, "interrupted", **me, reason=str(error) or "interrupted")
+            raise
+        except (Exception, SystemExit) as error:
+            store.note(key, "failed", **me, reason=reason(error), traceback=traceback.format_exc(), seconds=time.perf_counter() - start)
+            return "failed"
+        store.note(key, "done", **me, seconds=seconds)
+        return "done"
+
+
+def _kind(kind: str) -> Callable[[Context], list[Record]]:
+    module, function = KINDS[kind].split(":")
+    run: Callable[[Context], list[Record]] = getattr(import_module(module), function)
+    return run
+
+
+def cost_records(facts: dict[str, Any]) -> list[Record]:
+    """What the cell cost, as records."""
+    return [
+        Record(metric="seconds", value=facts["seconds"]),
+        Record(metric="peak_memory_mb", value=facts["peak_memory_mb"]),
+    ]
+
+
+def reason(error: BaseException) -> str:
+    """One line that says what failed."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"Out of memory: {error}".split("\n", 1)[0]
+    text = str(error).strip().split("\n", 1)[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def environment(device: Device) -> dict[str, str]:
+    """Host, versions and precision: recorded with every result, never part of a key."""
+    import torch
+
+    libraries = ("voxelbench", "torch", "monai", "numpy", "lightning-fabric")
+    return {
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "precision": device.resolved_precision(),
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        **{name: version(name) for name in libraries},
+    }

@@ -1,0 +1,54 @@
+"""Fit one stage of a generator."""
+
+from __future__ import annotations
+
+import torch
+
+from bench.cells.context import Context
+from bench.generator import Generator, Stage
+from bench.records import Record
+from bench.registry import GENERATORS
+
+
+def run(context: Context) -> list[Record]:
+    """Leaves ``state.pt``, what the stage returned; records its parameters."""
+    stage = _stage(context)
+    train, val = context.volumes("train"), context.volumes("val")
+    state = stage.fit(train, val, context.run(train))
+    if not isinstance(state, dict):
+        raise TypeError(f"The fit of {stage.name} returned {type(state).__name__}, expected a dict of what sample needs.")
+    torch.save(_to_cpu(state), context.artefacts / "state.pt")
+    torch.load(context.artefacts / "state.pt", weights_only=True)  # what cannot be read fails here
+    return [Record(metric="parameters", value=_count(state))]
+
+
+def _stage(context: Context) -> Stage:
+    generator = make_generator(context.cell.extra["plugin"], context.cell.extra["config"])
+    stages = {stage.name: stage for stage in generator.stages()}
+    return stages[context.spec["stage"]]
+
+
+def make_generator(name: str, config: object) -> Generator:
+    """The generator `name` with its configuration."""
+    plugin = GENERATORS.get(name)
+    generator: Generator = plugin(plugin.Config.model_validate(config))
+    return generator
+
+
+def _to_cpu(value: object) -> object:
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: _to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_to_cpu(item) for item in value)
+    return value
+
+
+def _count(value: object) -> int:
+    """Numbers held in the state's tensors."""
+    if isinstance(value, torch.Tensor):
+        return value.numel()
+    if isinstance(value, dict):
+        return sum(_count(item) for item in value.values())
+    return sum(_count(item) for item in value) if isinstance(value, list | tuple) else 0

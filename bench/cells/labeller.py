@@ -1,0 +1,55 @@
+"""Fit the segmenter that labels the volumes of image-only generators: on all labels of the training split."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from bench.cells.context import Context
+from bench.cells.segmentation import build, fit_segmenter, mean_dice, predict
+from bench.datasets.tasks import Task
+from bench.records import Record
+from bench.training_config import TrainingConfig
+from bench.volumes import VolumeSet
+
+
+def run(context: Context) -> list[Record]:
+    """Leaves ``state.pt``; records its Dice on the validation cases."""
+    train, val = context.volumes("train"), context.volumes("val")
+    run = context.run(train)
+    task = every_label(train)
+    training = TrainingConfig.model_validate(context.spec["training"])
+    network = fit_segmenter(run, context.spec, task, train, val, training)
+    torch.save(network.state_dict(), context.artefacts / "state.pt")
+    scores = [
+        mean_dice(predict(network, val.image(i), run), task.apply(val.label(i)), task)
+        for i in range(len(val))
+    ]
+    return [Record(metric="labeller_dice", value=float(np.nanmean(scores)))]
+
+
+def label(context: Context) -> list[Record]:
+    """Label a synthetic set; leaves ``labels.npy`` (N, D, H, W) uint8."""
+    volumes = context.synthetic()
+    task = every_label(volumes)
+    spec = context.store.cell(context.cell.needs["labeller"]).spec
+    run = context.run(volumes)
+    network = build(spec, task, run)
+    state = torch.load(context.needed("labeller") / "state.pt", map_location=run.device, weights_only=True)
+    network.load_state_dict(state)
+    network.eval()
+    path = context.artefacts / "labels.npy"
+    shape = (len(volumes), *volumes.grid)
+    labels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    ids = np.array([0, *(ids[0] for ids in task.classes.values())], dtype=np.uint8)
+    for i in range(len(volumes)):
+        labels[i] = ids[predict(network, volumes.image(i), run)]
+        context.tick(i + 1, len(volumes))
+    labels.flush()
+    return []
+
+
+def every_label(volumes: VolumeSet) -> Task:
+    """The task whose classes are all labels of the set."""
+    names = {name: (i,) for i, name in volumes.label_names.items() if i != 0}
+    return Task(name="all-labels", classes=names)

@@ -1,0 +1,83 @@
+"""Carrying out a plan with a person watching: signals, progress, the closing lines."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from bench.cli.progress import make_watcher
+from bench.engine.inline import InlineEngine
+from bench.errors import Interrupted
+from bench.harness import Plan, start
+from bench.store import Store
+
+INTERRUPTED = 130
+
+
+def go(plan: Plan, out: Path, retry_failed: bool) -> int:
+    """Run the plan and return the exit code: 0 all done, 1 some cells failed, 130 interrupted."""
+    console = Console()
+    console.print(f"{plan.data.name}, {len(plan.cells)} cells, into {out}", highlight=False)
+    with stop_on_signals() as stop:
+        try:
+            with make_watcher(console, plan.cells, Store(out)) as watcher:
+                outcome = start(plan, out, InlineEngine(), watcher, stop.requested, retry_failed)
+        except (Interrupted, KeyboardInterrupt) as error:
+            console.print(f"{error or 'Interrupted.'} Finished cells are kept.", highlight=False)
+            return INTERRUPTED
+    return close(console, out, outcome)
+
+
+def close(console: Console, out: Path, outcome: dict[str, tuple[str, str]]) -> int:
+    """Show the tables and where they lie; the exit code of the run."""
+    from bench.report import report
+    from leaderboard import terminal_tables
+
+    for table in terminal_tables(report(Store(out)), console.width):
+        console.print(table)
+    console.print(f"{out / 'leaderboard' / 'leaderboard.md'}", highlight=False, soft_wrap=True)
+    failed = [key for key, (status, _) in outcome.items() if status == "failed"]
+    blocked = [key for key, (status, _) in outcome.items() if status == "blocked"]
+    if not failed:
+        return 0
+    console.print(
+        f"{len(failed)} of {len(outcome)} cells failed and {len(blocked)} could not run for it; "
+        f"the reasons stand under the tables and in bench status {out}. "
+        "Try them again with --retry-failed.",
+        highlight=False,
+    )
+    return 1
+
+
+class Stop:
+    """Set by the first SIGINT or SIGTERM; a second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def requested(self) -> bool:
+        return self._asked
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = True
+        print("Stopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Turn SIGINT and SIGTERM into a request that training loops and cells honour."""
+    stop = Stop()
+    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

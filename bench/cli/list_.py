@@ -1,0 +1,126 @@
+"""`bench list`: plug-ins, data sets and presets, and the configuration of each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from bench.errors import InputError
+
+KINDS = ("generators", "segmenters", "datasets", "presets")
+
+
+def list_(
+    what: Annotated[
+        str | None, typer.Argument(help="generators, segmenters, datasets, presets, or a name.")
+    ] = None,
+    plugin: Annotated[list[str], typer.Option("--plugin", help="Plug-in file to load first.")] = [],  # noqa: B006
+) -> None:
+    """List what there is, or show one thing's configuration with its defaults and meaning."""
+    from pathlib import Path
+
+    if plugin:
+        from bench.registry import load_plugin
+
+        for path in plugin:
+            load_plugin(Path(path))
+    if what is None:
+        for kind in KINDS:
+            _show_kind(kind)
+    elif what in KINDS:
+        _show_kind(what)
+    else:
+        _show_one(what)
+
+
+def _show_kind(kind: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=kind, title_justify="left", box=None, pad_edge=False)
+    for column in ("name", "what", "from"):
+        table.add_column(column)
+    for row in _rows(kind):
+        table.add_row(*row)
+    Console().print(table, "")
+
+
+def _rows(kind: str) -> list[tuple[str, str, str]]:
+    from bench.registry import GENERATORS, SEGMENTERS
+
+    if kind == "datasets":
+        from bench.datasets import builtin_datasets
+
+        return [(name, text, "") for name, text in builtin_datasets()]
+    if kind == "presets":
+        from bench.presets import preset_names, read_preset
+
+        return [(name, str(read_preset(name).get("description", "")), "voxelbench") for name in preset_names()]
+    registry: Any = GENERATORS if kind == "generators" else SEGMENTERS
+    return [(n, registry.description(n), registry.origin(n).source) for n in registry.names()]
+
+
+def _show_one(name: str) -> None:
+    """A preset's values, or a plug-in's (or a run's) configuration field by field."""
+    import yaml
+    from rich.console import Console
+
+    from bench.presets import preset_names, read_preset
+
+    console = Console()
+    if name in preset_names():
+        console.print(yaml.safe_dump(read_preset(name), sort_keys=False), highlight=False, markup=False)
+        return
+    model, title = _model(name)
+    console.print(title, highlight=False, markup=False)
+    _show_fields(console, model, "")
+
+
+def _model(name: str) -> tuple[Any, str]:
+    from bench.config import RunConfig, nearest
+    from bench.registry import GENERATORS, SEGMENTERS
+
+    if name == "run":
+        return RunConfig, "run: every key of --set"
+    for registry in (GENERATORS, SEGMENTERS):
+        if name in registry.names():
+            plugin = registry.get(name)
+            return plugin.Config, f"{name}: {registry.description(name)} ({registry.origin(name).source})"
+    from bench.presets import preset_names
+
+    known = [*KINDS, "run", *GENERATORS.names(), *SEGMENTERS.names(), *preset_names()]
+    raise InputError(f"There is nothing named {name!r} to list: {nearest(name, known)}")
+
+
+def _show_fields(console: Any, model: Any, prefix: str) -> None:
+    from pydantic import BaseModel
+
+    for key, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        meaning = f"  # {field.description}" if field.description else ""
+        if isinstance(default, BaseModel):
+            console.print(f"{prefix}{key}:{meaning}", highlight=False, markup=False, soft_wrap=True)
+            _show_values(console, default, f"{prefix}  ")
+        else:
+            console.print(f"{prefix}{key}: {_plain(default)}{meaning}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_values(console: Any, value: Any, prefix: str) -> None:
+    """Fields of a nested configuration with the values it has as its parent's default."""
+    from pydantic import BaseModel
+
+    for key, field in type(value).model_fields.items():
+        inner = getattr(value, key)
+        meaning = f"  # {field.description}" if field.description else ""
+        if isinstance(inner, BaseModel):
+            console.print(f"{prefix}{key}:{meaning}", highlight=False, markup=False, soft_wrap=True)
+            _show_values(console, inner, f"{prefix}  ")
+        else:
+            console.print(f"{prefix}{key}: {_plain(inner)}{meaning}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_plain, value)) + "]"
+    return "null" if value is None else str(value)

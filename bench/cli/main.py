@@ -1,0 +1,37 @@
+"""The commands `bench` and `voxelbench`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from bench.cli import doctor, list_, report, run, status
+from bench.errors import InputError
+
+app = typer.Typer(
+    name="bench",
+    help="Are synthetic 3D medical images realistic, and do they help segmentation?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("list")(list_.list_)
+app.command("status")(status.status)
+app.command("report")(report.report)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line: exit code 0 all well, 1 some cells failed, 2 usage or input."""
+    try:
+        doctor.refuse_foreign_packages()
+        app()
+    except InputError as error:
+        typer.echo(f"bench: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

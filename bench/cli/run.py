@@ -1,0 +1,87 @@
+"""`bench run`: train, sample, score, segment, and render the tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.errors import InputError
+
+Plugins = Annotated[
+    list[Path], typer.Option("--plugin", help="Python file that defines a generator or segmenter.")
+]
+
+
+def run(
+    generators: Annotated[str, typer.Option(help='"all", "none", or names separated by commas.')] = "all",
+    segmenters: Annotated[str, typer.Option(help='"all", "none", or names separated by commas.')] = "all",
+    data: Annotated[
+        str, typer.Option(help='"phantom", a folder in the Decathlon layout, or a YAML file.')
+    ] = "phantom",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; runs/DATA-PRESET by default.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="quick, small or paper; see bench list presets.")] = "quick",
+    settings: Annotated[
+        list[str], typer.Option("--set", help="Override a value: --set data.cases=20. May be repeated.")
+    ] = [],  # noqa: B006
+    seeds: Annotated[str | None, typer.Option(help="Seeds separated by commas.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Tasks separated by commas; all by default.")] = None,
+    real: Annotated[
+        str | None, typer.Option(help="Real training cases used: counts or all, e.g. 6,20,all.")
+    ] = None,
+    ratio: Annotated[
+        str | None, typer.Option(help="Synthetic volumes per real case, e.g. 0.5,1,2.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="MedicalNet's resnet_50_23dataset.pth for the FID.")
+    ] = None,
+    plugin: Plugins = [],  # noqa: B006
+    retry_failed: Annotated[bool, typer.Option(help="Try again the cells that failed before.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show what would be computed, and compute nothing.")] = False,
+) -> None:
+    """Train every generator, sample and score it, train every segmenter on R and R+S, make the tables.
+
+    The same command again goes on where the last one stopped, and does no work twice.
+    """
+    from bench.config import resolve
+    from bench.datasets.config import read_data_argument
+    from bench.harness import load_plugins, plan_run
+
+    load_plugins(plugin)
+    options = {
+        "seeds": _list(seeds, "--seeds", int),
+        "tasks": tuple(part.strip() for part in tasks.split(",")) if tasks else None,
+        "real": _list(real, "--real", lambda text: text if text == "all" else int(text)),
+        "ratio": _list(ratio, "--ratio", float),
+    }
+    if weights is not None:
+        settings = [*settings, f"scoring.weights={weights}"]
+    config = resolve(preset, read_data_argument(data), settings, generators, segmenters, options)
+    plan = plan_run(config, plugin)
+    folder = out or Path("runs") / f"{plan.data.name}-{preset}"
+    if dry_run:
+        from bench.cli.show import show_plan
+
+        show_plan(plan, folder)
+        return
+    from bench.cli.go import go
+
+    raise typer.Exit(go(plan, folder, retry_failed))
+
+
+def _list(text: str | None, option: str, convert: object) -> tuple[object, ...] | None:
+    """Values separated by commas; InputError names the option and the value that is none."""
+    if text is None:
+        return None
+    values = []
+    for part in text.split(","):
+        try:
+            values.append(convert(part.strip()))  # type: ignore[operator]
+        except ValueError:
+            raise InputError(
+                f"{option} has {part.strip()!r} in {text!r}; give numbers separated by commas."
+            ) from None
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,170 @@
+"""The configuration of a run: pydantic models, presets, and overrides.
+
+Layers, later ones win: defaults of the models, the preset's YAML, the data argument, ``--set`` and
+the command's options. The resolved configuration is stored with the run.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from bench.datasets.config import DataConfig
+from bench.device import Device
+from bench.errors import InputError
+from bench.generator import Frozen
+from bench.presets import read_preset
+from bench.registry import GENERATORS, SEGMENTERS
+from bench.training_config import TrainingConfig
+
+
+class SegmentationConfig(Frozen):
+    """How every segmenter learns; R and R+S take the same number of optimiser steps."""
+
+    training: TrainingConfig = Field(
+        TrainingConfig(steps=10_000, betas=(0.95, 0.999), learning_rate=1e-3, validate_every=250),
+        description="Adam; its first momentum is the paper's 0.95",
+    )
+    equal: Literal["steps", "epochs"] = Field(
+        "steps", description="what R and R+S have in common: optimiser steps, or epochs over their volumes"
+    )
+    keep_weights: bool = Field(False, description="keep the segmenters' weights with their cells")
+
+
+class LabellerConfig(Frozen):
+    """The segmenter that labels the volumes of generators that have no labels."""
+
+    segmenter: str = Field("unet", description="name of the segmenter, trained on the training split alone")
+    training: TrainingConfig = Field(
+        TrainingConfig(steps=10_000, betas=(0.95, 0.999), learning_rate=1e-3, validate_every=250),
+        description="as for a segmenter in arm R",
+    )
+
+
+class ScoringConfig(Frozen):
+    """How volumes are turned into features and compared."""
+
+    extractor: Literal["auto", "medicalnet", "texture"] = Field(
+        "auto", description="auto is medicalnet where its weights are found before the run, else texture"
+    )
+    weights: Path | None = Field(None, description="MedicalNet's resnet_50_23dataset.pth")
+    protocol: Literal["reorient"] = Field(
+        "reorient", description="the plane's normal becomes the first axis, the network sees the volume"
+    )
+    synthetic: int = Field(0, ge=0, description="synthetic volumes for the FID; 0 is as many as test volumes")
+
+
+class RunConfig(Frozen):
+    """Everything that determines a run's numbers, and where it computes."""
+
+    preset: str = Field("quick", description="the preset that the values started from")
+    description: str = Field("", description="what the preset is for")
+    data: DataConfig = Field(DataConfig(), description="data set, grid, split")
+    generators: dict[str, dict[str, Any]] = Field({}, description="configuration of each generator, by name")
+    segmenters: dict[str, dict[str, Any]] = Field({}, description="configuration of each segmenter, by name")
+    tasks: tuple[str, ...] = Field((), description="tasks to run; all of the data set's if empty")
+    real: tuple[int | Literal["all"], ...] = Field(("all",), description="real training cases used")
+    ratio: tuple[float, ...] = Field((1.0,), description="synthetic volumes per real training case")
+    seeds: tuple[int, ...] = Field((0,), description="one full run of every fit per seed")
+    segmentation: SegmentationConfig = Field(SegmentationConfig(), description="how segmenters learn")
+    labeller: LabellerConfig = Field(LabellerConfig(), description="labels for image-only generators")
+    scoring: ScoringConfig = Field(ScoringConfig(), description="features and FID")
+    device: Device = Field(Device(), description="where networks run; not part of any key")
+    note: str = Field("", description="a sentence that stands under the tables")
+
+
+def resolve(
+    preset: str,
+    data: Mapping[str, Any],
+    settings: Sequence[str],
+    generators: str,
+    segmenters: str,
+    options: Mapping[str, Any],
+) -> RunConfig:
+    """The configuration that a command line asks for, validated before anything is computed."""
+    values = read_preset(preset)
+    order = {kind: list(values.get(kind, {})) for kind in ("generators", "segmenters")}
+    values["data"] = {**values.get("data", {}), **data}
+    for setting in settings:
+        apply_setting(values, setting)
+    values |= {k: v for k, v in options.items() if v is not None}
+    for kind, registry, asked in (
+        ("generators", GENERATORS, generators),
+        ("segmenters", SEGMENTERS, segmenters),
+    ):
+        given = values.get(kind, {})
+        chosen = select_names(asked, registry, order[kind])
+        values[kind] = {n: plugin_config(registry, n, given.get(n, {}), kind) for n in chosen}
+    return validate(RunConfig, values, "the configuration")
+
+
+def select_names(asked: str, registry: Any, order: Sequence[str]) -> list[str]:
+    """"all", "none", or names separated by commas; "all" is in the preset's order, then the rest."""
+    if asked == "none":
+        return []
+    if asked == "all":
+        known = registry.names()
+        return [*(n for n in order if n in known), *(n for n in known if n not in order)]
+    names = list(dict.fromkeys(part.strip() for part in asked.split(",") if part.strip()))
+    for name in names:
+        registry.get(name)
+    return names
+
+
+def plugin_config(registry: Any, name: str, values: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The full configuration of one plug-in with its defaults, as plain values."""
+    model = validate(registry.get(name).Config, values, f"{kind}.{name}")
+    return dict(model.model_dump(mode="json"))
+
+
+def apply_setting(values: dict[str, Any], setting: str) -> None:
+    """Apply one ``a.b=value`` of ``--set``; the value is read as YAML."""
+    path, sign, text = setting.partition("=")
+    if not sign or not path:
+        raise InputError(f"--set takes key=value, but got {setting!r}; write for example data.cases=20.")
+    *parents, last = path.split(".")
+    at = values
+    for parent in parents:
+        at = at.setdefault(parent, {})
+        if not isinstance(at, dict):
+            raise InputError(f"--set {setting}: {parent!r} has no parts; see bench list NAME for the keys.")
+    try:
+        at[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {setting}: {text!r} is not a YAML value; quote it.") from error
+
+
+def validate(model: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    """Build `model`; a pydantic error becomes one sentence with the field, the value and a remedy."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        field = ".".join(path)
+        if first["type"] == "extra_forbidden":
+            known = list(_fields_at(model, path[:-1]))
+            raise InputError(f"Unknown key {field!r} in {where}: {nearest(path[-1], known)}") from error
+        value = first.get("input")
+        reason = first["msg"][0].lower() + first["msg"][1:]
+        raise InputError(f"{field} in {where} is {value!r}: {reason}; mend it.") from error
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[str]) -> dict[str, Any]:
+    for part in path:
+        inner = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return {}
+        model = inner
+    return dict(model.model_fields)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of an error sentence: the nearest known names, or all of them."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}."

@@ -1,0 +1,110 @@
+"""NIfTI files: read one image or label map with its faults named, write one with its affine."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from bench.errors import InputError
+
+_LABEL_TOLERANCE = 1e-3  # of float labels from whole numbers, e.g. after a resampling
+_UNREADABLE = (
+    ImageFileError,
+    HeaderDataError,
+    EOFError,
+    OSError,
+    ValueError,
+    TypeError,
+    zlib.error,
+)
+
+
+def read_image(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Image (X, Y, Z) as float32 and its affine (4, 4) to RAS+ mm.
+
+    Raises:
+        InputError: the file is damaged, not 3D, without voxel size, or its values are not finite
+            or all the same.
+    """
+    voxels, affine = _read(path)
+    image = np.asarray(voxels, dtype=np.float32)
+    if not np.isfinite(image).all():
+        count = int(image.size - np.count_nonzero(np.isfinite(image)))
+        raise InputError(
+            f"{path} has {count} voxels that are not finite (NaN, infinite or beyond float32); "
+            "replace them."
+        )
+    if image.min() == image.max():
+        raise InputError(f"{path} has the value {image.min():g} everywhere; remove the case.")
+    return image, affine
+
+
+def read_label(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Label map (X, Y, Z) as uint8 and its affine (4, 4) to RAS+ mm.
+
+    Raises:
+        InputError: the file is damaged, not 3D, without voxel size, or its values are not whole
+            numbers (to 0.001) of 0 to 255.
+    """
+    voxels, affine = _read(path)
+    if voxels.dtype == np.uint8:
+        return voxels, affine
+    rounded = np.rint(voxels)
+    # NaN fails this comparison as well.
+    wrong = ~(np.abs(voxels - rounded) <= _LABEL_TOLERANCE) | (rounded < 0) | (rounded > 255)
+    if wrong.any():
+        values = np.unique(voxels[wrong])[:5].tolist()
+        raise InputError(
+            f"{path} has label values such as {values}, expected whole numbers of 0 to 255; "
+            "store the labels as integers."
+        )
+    return rounded.astype(np.uint8), affine
+
+
+def write_volume(path: Path, voxels: NDArray[Any], affine: NDArray[np.float64]) -> None:
+    """Write voxels (X, Y, Z) with `affine` to RAS+ mm as both sform and qform."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(voxels, affine)
+    # Some readers prefer the qform; a sheared affine fits the sform alone.
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")
+    nib.save(image, path)
+
+
+def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    try:
+        file = nib.load(path)
+        voxels = np.asanyarray(file.dataobj)
+        affine = np.asarray(file.affine, dtype=np.float64)
+        zooms = file.header.get_zooms()[:3]
+        voxels + 0  # colour voxels are records, which are no numbers
+    except _UNREADABLE as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); fetch the file again."
+        ) from error
+    if voxels.ndim == 4 and voxels.shape[3] == 1:
+        voxels = voxels[..., 0]
+    if voxels.ndim != 3 or min(voxels.shape) < 2:
+        raise InputError(
+            f"{path} has shape {voxels.shape}, expected three axes of at least 2 voxels; store one "
+            "volume a file."
+        )
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (np.isfinite(affine).all() and min(*zooms, *sizes) > 0 and _invertible(affine)):
+        raise InputError(
+            f"{path} has voxel sizes {[float(z) for z in zooms]} mm and affine "
+            f"{affine[:3].tolist()}, which give no place to its voxels; correct its header."
+        )
+    return voxels, affine
+
+
+def _invertible(affine: NDArray[np.float64]) -> bool:
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(abs(np.linalg.det(directions)) > 1e-3)

@@ -1,0 +1,175 @@
+"""Preparation: orient, crop, resample, scale and split a source into three volume sets."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.datasets.config import DataConfig
+from bench.datasets.geometry import (
+    filling_window,
+    fixed_window,
+    foreground_box,
+    resample_image,
+    resample_label,
+)
+from bench.datasets.source import RawCase, Source
+from bench.datasets.split import guard_sets, split_cases
+from bench.errors import InputError
+from bench.volumes import VolumeSet, VolumeSetWriter
+
+
+class PreparedCase(NamedTuple):
+    """One case on the grid."""
+
+    image: NDArray[np.float32]  # (D, H, W) in [0, 1]
+    label: NDArray[np.uint8]  # (D, H, W)
+    affine: NDArray[np.float64]  # (4, 4)
+    source: dict[str, Any]
+
+
+def prepare(
+    source: Source,
+    config: DataConfig,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, VolumeSet]:
+    """Write `folder`/train, /val and /test, and return them by these names.
+
+    Patients are split first (`DataConfig.split`, `seed`), then every case goes through
+    `prepare_case`. The result depends on the source and the configuration alone. Cases are
+    prepared on all cores and written in the order of their ids; a few are in memory at a time.
+
+    Args:
+        source: from `open_source(config)`.
+        config: grid, spacing, margin, percentiles, split, seed.
+        folder: made if missing; sets already in it are replaced.
+        progress: called with (cases done, of how many) after every case.
+
+    Raises:
+        InputError: too few patients to split, or a case that is not usable.
+    """
+    patients = {id: source.patient(id) for id in source.ids}
+    parts = split_cases(patients, config.split, config.seed)
+    provenance = {
+        "source": source.name,
+        "source_fingerprint": source.fingerprint,
+        "config": config.model_dump(mode="json"),
+    }
+    done, sets = 0, {}
+    for part, ids in parts.items():
+        writer = VolumeSetWriter(
+            folder / part, config.grid, source.label_names, {**provenance, "part": part}
+        )
+        with writer:
+            for id, case in zip(ids, _in_order(_case_of(source, config), ids), strict=True):
+                known = {"patient": patients[id], **case.source}
+                writer.append(id, case.image, case.label, case.affine, known)
+                done += 1
+                if progress is not None:
+                    progress(done, len(patients))
+        sets[part] = VolumeSet.open(folder / part)
+    guard_sets(sets["train"], sets["val"], sets["test"])
+    return sets
+
+
+def prepare_case(raw: RawCase, config: DataConfig) -> PreparedCase:
+    """One case oriented, cropped, resampled to the grid and scaled to [0, 1].
+
+    1. Axes are permuted and flipped to the closest of right, anterior, superior; oblique volumes
+       keep their own axes.
+    2. The box of all labelled voxels is grown by `margin`. Without `spacing`, it is grown further
+       to the grid's proportions with isotropic voxels as far as the image reaches; where it does
+       not reach, that axis of the image is stretched over the grid instead of padded. With
+       `spacing`, a grid of that voxel size is centred on the box, shifted to lie inside the
+       image, and padded with 0 only where the image is smaller.
+    3. The image is interpolated linearly after smoothing against aliasing; the label is the
+       likeliest of the linearly interpolated masks.
+    4. The `percentiles` of the image on the grid, padding excluded, become 0 and 1; values beyond
+       are clipped.
+
+    The affine is updated so that every voxel keeps its place in the world.
+    """
+    image, label, affine = _to_ras(raw)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    box = foreground_box(label, config.margin)
+    if config.spacing is None:
+        window = filling_window(box, image.shape, spacing, config.grid)
+    else:
+        window = fixed_window(box, image.shape, spacing, config.grid, config.spacing)
+    known = {
+        **raw.source,
+        "shape": list(raw.image.shape),
+        "spacing_mm": np.linalg.norm(raw.affine[:3, :3], axis=0).round(6).tolist(),
+        "axes": "".join(nib.aff2axcodes(raw.affine)),
+    }
+    return PreparedCase(
+        scale_to_unit(resample_image(image, window), config.percentiles),
+        resample_label(label, window),
+        affine @ window.affine,
+        known,
+    )
+
+
+def scale_to_unit(
+    image: NDArray[np.float32], percentiles: tuple[float, float]
+) -> NDArray[np.float32]:
+    """`image` with its percentiles at 0 and 1, clipped; NaN (padding) is left out and becomes 0."""
+    low, high = np.nanpercentile(image, percentiles)
+    if not high > low:
+        raise InputError(
+            f"the intensities at percentiles {percentiles} are both {low:g}; widen data.percentiles"
+        )
+    scaled = np.clip((image - low) / (high - low), 0, 1)
+    unit: NDArray[np.float32] = np.nan_to_num(scaled, nan=0.0).astype(np.float32)
+    return unit
+
+
+def _to_ras(raw: RawCase) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]:
+    turn = nib.io_orientation(raw.affine)
+    affine = raw.affine @ nib.orientations.inv_ornt_aff(turn, raw.image.shape)
+    image = nib.apply_orientation(raw.image, turn)
+    return image, nib.apply_orientation(raw.label, turn), affine
+
+
+def _case_of(source: Source, config: DataConfig) -> Callable[[str], PreparedCase]:
+    def case(id: str) -> PreparedCase:
+        raw = source.load(id)
+        if source.on_grid:
+            return PreparedCase(raw.image, raw.label, raw.affine, raw.source)
+        try:
+            return prepare_case(raw, config)
+        except InputError as error:
+            raise InputError(f"Case {id} of {source.name} cannot be prepared: {error}.") from error
+
+    return case
+
+
+def _in_order(
+    work: Callable[[str], PreparedCase], ids: Iterable[str], ahead: int = 2
+) -> Iterator[PreparedCase]:
+    """`work` of every id, in order, on all cores, at most `ahead` results a core waiting.
+
+    Threads suffice: decompression and interpolation release the interpreter's lock.
+    """
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[PreparedCase]] = deque()
+        try:
+            for id in ids:
+                waiting.append(pool.submit(work, id))
+                if len(waiting) > ahead * (workers or 1):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

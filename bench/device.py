@@ -1,0 +1,56 @@
+"""The device and precision that a cell runs with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from bench.generator import Frozen
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Precision = Literal["auto", "32-true", "bf16-mixed"]
+
+
+class Device(Frozen):
+    """Where networks run; recorded with every result, never part of a key."""
+
+    accelerator: str = Field("auto", description="auto, cpu, cuda or mps, as Lightning Fabric names them")
+    precision: Precision = Field(
+        "auto", description="bf16-mixed where the hardware multiplies bf16, else 32-true"
+    )
+    threads: int = Field(0, ge=0, description="CPU threads of a cell; 0 leaves torch's own choice")
+    checkpoint_minutes: float = Field(10.0, gt=0, description="time between a fit's checkpoints")
+
+    def fabric(self) -> Fabric:
+        """A Fabric on one device with the resolved precision."""
+        from lightning_fabric import Fabric
+
+        fabric = Fabric(
+            accelerator=self.accelerator, devices=1, precision=self.resolved_precision()
+        )
+        fabric.launch()
+        return fabric
+
+    def torch_device(self) -> str:
+        """Name of the one torch device that Fabric chooses, such as "cpu" or "cuda:0"."""
+        return str(self.fabric().device)
+
+    def resolved_precision(self) -> Literal["32-true", "bf16-mixed"]:
+        """What "auto" means on this machine: emulated bf16 is ten times slower than float32."""
+        if self.precision != "auto":
+            return self.precision
+        import torch
+
+        cuda = self.accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available()
+        fast = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
+        return "bf16-mixed" if fast else "32-true"
+
+
+def _cpu_has_bf16() -> bool:
+    import torch
+
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported and supported())

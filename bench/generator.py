@@ -1,0 +1,95 @@
+"""What a generator is: the contract of a plug-in, and its registration."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.registry import GENERATORS
+
+if TYPE_CHECKING:
+    from bench.run import Run
+    from bench.volumes import Sample, VolumeSet
+
+
+class Frozen(BaseModel):
+    """A configuration: unknown keys are refused, values do not change once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GeneratorConfig(Frozen):
+    """Configuration of a generator; give every field a default and a description."""
+
+
+State = Mapping[str, Any]  # nested mappings of tensors, numbers and text; saved with torch.save
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One named part of a fit, kept and keyed on its own.
+
+    Two generators whose stages have equal name, version, configuration and needs train it once on
+    the same data. `fit(train, val, run)` returns the state to keep; later stages and `sample` find
+    it by `run.state(name)`.
+    """
+
+    name: str
+    config: BaseModel
+    fit: Callable[[VolumeSet, VolumeSet, Run], State]
+    needs: tuple[str, ...] = ()
+    version: str = "1"
+
+
+class Generator(ABC):
+    """A generative model of labelled or unlabelled 3D volumes.
+
+    Write `fit` and `sample`, or several `stages` and `sample`. An instance holds its configuration
+    and nothing that was learnt: what `fit` returns is saved, and `sample` reads it with
+    `run.state()`, possibly in another process.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str] = "1"
+    Config: ClassVar[type[GeneratorConfig]] = GeneratorConfig
+    labels: ClassVar[Literal["native", "joint", "none"]] = "none"
+    """Where a sample's label comes from: the model draws it first or gives it with the image
+    ("native", "joint"), or has none and the harness labels the image with a segmenter."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def check(self, grid: tuple[int, int, int], label_names: Mapping[int, str]) -> None:  # noqa: B027
+        """Raise InputError, before any training, if the model cannot take this grid or these labels."""
+
+    def fit(self, train: VolumeSet, val: VolumeSet, run: Run) -> State:
+        """Learn from `train`, watch `val`, return the state that `sample` needs."""
+        raise TypeError(f"Generator {self.name} has neither fit nor stages; write one of them.")
+
+    def stages(self) -> Sequence[Stage]:
+        """The parts of the fit, in order; a single stage named "fit" by default."""
+        return (Stage(f"{self.name}/fit", self.config, self.fit, version=self.version),)
+
+    @abstractmethod
+    def sample(self, indices: Sequence[int], run: Run) -> Iterator[Sample]:
+        """Yield one Sample per index, in order: image (D, H, W) in [0, 1] and, unless `labels` is
+        "none", label (D, H, W) uint8. Volume i depends on the run's seed and i alone: draw its
+        noise from `run.noise(i, shape)`."""
+
+
+G = TypeVar("G", bound=type[Generator])
+
+
+def register_generator(name: str) -> Callable[[G], G]:
+    """Class decorator: make the generator known under `name`."""
+
+    def register(cls: G) -> G:
+        cls.name = name
+        GENERATORS.register(name, cls)
+        return cls
+
+    return register

@@ -1,0 +1,139 @@
+"""A run from its configuration to its leaderboard."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.config import RunConfig
+from bench.datasets.source import open_source
+from bench.datasets.split import split_cases
+from bench.datasets.tasks import tasks_of
+from bench.errors import InputError
+from bench.extractor import decide_extractor
+from bench.plan import Cell, DataFacts, ExtractorFacts, make_plan
+from bench.registry import GENERATORS, SEGMENTERS, load_plugin
+from bench.store import Store, write_atomic
+
+if TYPE_CHECKING:
+    from bench.engine import Engine, Outcome, Watcher
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is ready to start: everything about it is checked."""
+
+    config: RunConfig
+    data: DataFacts
+    extractor: ExtractorFacts
+    cells: tuple[Cell, ...]
+    plugins: tuple[Path, ...] = ()
+
+
+def plan_run(config: RunConfig, plugins: Sequence[Path] = ()) -> Plan:
+    """Look at the data, decide on the extractor, check every network's grid, list the cells.
+
+    InputError for anything that could not work; nothing is written and nothing is trained.
+    """
+    source = open_source(config.data)
+    patients = {id: source.patient(id) for id in source.ids}
+    split = split_cases(patients, config.data.split, config.data.seed)
+    data = DataFacts(
+        name=source.name,
+        fingerprint=source.fingerprint,
+        label_names=source.label_names,
+        tasks=tuple(tasks_of(config.data, source.label_names).values()),
+        n_train=len(split["train"]),
+        n_val=len(split["val"]),
+        n_test=len(split["test"]),
+    )
+    if config.generators and data.n_test < 2:
+        raise InputError(
+            f"{data.name} has {len(patients)} cases, which leaves {data.n_test} for the test split; "
+            "an FID needs at least 2: give more cases or --generators none."
+        )
+    extractor = decide_extractor(config.scoring)
+    check_networks(config, data)
+    cells = make_plan(config, data, extractor)
+    return Plan(config, data, extractor, tuple(cells), tuple(plugins))
+
+
+def check_networks(config: RunConfig, data: DataFacts) -> None:
+    """Ask every generator and segmenter whether it can take the grid, before any training."""
+    import torch
+
+    for name, values in config.generators.items():
+        plugin = GENERATORS.get(name)
+        plugin(plugin.Config.model_validate(values)).check(config.data.grid, data.label_names)
+    for name, values in config.segmenters.items():
+        segmenter = SEGMENTERS.get(name)
+        with torch.device("meta"):  # shapes alone: no memory, no random draws
+            segmenter.build(1, 2, config.data.grid, segmenter.Config.model_validate(values))
+
+
+def start(
+    plan: Plan,
+    out: Path,
+    engine: Engine,
+    watcher: Watcher,
+    stop_requested: Callable[[], bool] = lambda: False,
+    retry_failed: bool = False,
+) -> Outcome:
+    """Execute the plan in OUT and render its leaderboard; returns how each cell ended."""
+    store = Store(out)
+    made = store.prepare_folder()
+    prepare_data(plan, store, watcher, made)
+    for cell in plan.cells:
+        store.add(cell)
+    write_atomic(out / "run.json", json.dumps(describe(plan), indent=1))
+    outcome = engine.run(
+        store, plan.cells, plan.config.device, watcher, stop_requested, retry_failed
+    )
+    from bench.report import report
+
+    report(store)
+    return outcome
+
+
+def prepare_data(plan: Plan, store: Store, watcher: Watcher, made: bool) -> None:
+    """The first cell, whose failure is the user's data: nothing of it stays behind."""
+    from bench.cells.execute import execute
+
+    cell = plan.cells[0]
+    if store.is_done(cell.key):
+        return
+    store.add(cell)
+    watcher.started(cell)
+    status = execute(store, cell.key, plan.config.device, watcher.step)
+    reason = store.status(cell.key)[1]
+    watcher.ended(cell, status, reason)
+    if status != "done":
+        trace = store.attempts(cell.key)[-1].get("traceback", "")
+        shutil.rmtree(store.out if made else store.folder(cell.key))
+        if not reason.startswith("InputError: "):
+            raise RuntimeError(f"Preparing {plan.data.name} failed: {reason}\n{trace}")
+        raise InputError(reason.removeprefix("InputError: "))
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """What OUT/run.json holds: the resolved configuration, the data's facts, the cells in order."""
+    return {
+        "config": plan.config.model_dump(mode="json"),
+        "plugins": [str(path.resolve()) for path in plan.plugins],
+        "data": {
+            **{k: v for k, v in asdict(plan.data).items() if k != "tasks"},
+            "tasks": [task.model_dump(mode="json") for task in plan.data.tasks],
+        },
+        "extractor": asdict(plan.extractor),
+        "cells": [cell.to_json() for cell in plan.cells],
+    }
+
+
+def load_plugins(paths: Sequence[Path]) -> None:
+    """Import the files given by --plugin."""
+    for path in paths:
+        load_plugin(path)

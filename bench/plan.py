@@ -1,0 +1,289 @@
+"""From a configuration to cells: what is to be computed, what each cell needs, and its key.
+
+Pure: nothing here reads volumes, writes files or knows an engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bench.config import RunConfig
+from bench.datasets.tasks import Task
+from bench.errors import InputError
+from bench.registry import GENERATORS, SEGMENTERS
+
+KEY_VERSION = 1
+"""Part of every key: raise it when a cell's meaning changes, and old results are not reused."""
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What a cell stands for in the tables; never part of its key."""
+
+    generator: str = ""
+    stage: str = ""
+    segmenter: str = ""
+    task: str = ""
+    arm: str = ""
+    real: str = ""
+    ratio: float = 0.0
+    seed: int = 0
+    label_source: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One unit of work: its kind, what determines it, the cells it needs, by role."""
+
+    kind: str
+    spec: Mapping[str, Any]
+    needs: Mapping[str, str] = field(default_factory=dict)  # role -> key
+    tags: Tags = field(default_factory=Tags)
+    extra: Mapping[str, Any] = field(default_factory=dict)  # needed to execute, no part of the key
+
+    @property
+    def key(self) -> str:
+        """sha256 over kind, specification and the keys of what it needs."""
+        content = {
+            "version": KEY_VERSION,
+            "kind": self.kind,
+            "spec": self.spec,
+            "needs": dict(self.needs),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def title(self) -> str:
+        """A person's name for the cell: "segment unet liver-only R+S 3d-lldm"."""
+        t = self.tags
+        dose = f"{t.real} real x{t.ratio:g}" if (t.real or "all") != "all" or t.ratio not in (0, 1) else ""
+        seed = f"seed {t.seed}" if t.seed else ""
+        part = t.stage.removeprefix(f"{t.generator}/")
+        words = (self.kind, t.segmenter, t.task, t.arm, t.generator, part, dose, seed)
+        return " ".join(w for w in words if w)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "key": self.key, "title": self.title}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Cell:
+        return cls(value["kind"], value["spec"], value["needs"], Tags(**value["tags"]), value["extra"])
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the plan must know of the data before they are prepared."""
+
+    name: str
+    fingerprint: str  # of the source's contents
+    label_names: Mapping[int, str]
+    tasks: tuple[Task, ...]
+    n_train: int
+    n_val: int
+    n_test: int
+
+
+@dataclass(frozen=True)
+class ExtractorFacts:
+    """The extractor, decided before the run starts."""
+
+    name: str
+    sha256: str = ""  # of its weights; "" where it needs none
+    path: str = ""  # where the weights lie on this machine; not part of a key
+
+
+class Planner:
+    """Collects cells in an order in which each stands after what it needs."""
+
+    def __init__(self, config: RunConfig, data: DataFacts, extractor: ExtractorFacts) -> None:
+        self.config = config
+        self.data = data
+        self.extractor = extractor
+        self.cells: dict[str, Cell] = {}
+        self.sets = self._add(
+            "prepare",
+            {"source": data.fingerprint, "data": _data_spec(config)},
+            extra={"data": config.data.model_dump(mode="json")},
+        )
+
+    def _add(
+        self,
+        kind: str,
+        spec: Mapping[str, Any],
+        needs: Mapping[str, str] | None = None,
+        tags: Tags | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> str:
+        cell = Cell(kind, json.loads(json.dumps(spec)), needs or {}, tags or Tags(), extra or {})
+        self.cells.setdefault(cell.key, cell)
+        return cell.key
+
+    def plan(self) -> list[Cell]:
+        """Every cell of the configuration, each once."""
+        n_score = self.config.scoring.synthetic or self.data.n_test
+        if self.config.generators:
+            real = self._features("test", self.data.n_test, {"data": self.sets}, Tags(generator="real"))
+            floor = min(n_score, self.data.n_train)
+            train = self._features("train", floor, {"data": self.sets}, Tags(generator="real"))
+            self._score(real, train, Tags(generator="real", label_source="real"))
+        for seed in self.config.seeds:
+            for segmenter in self.config.segmenters:
+                for task in self._tasks():
+                    for used in self.config.real:
+                        if used != 0:
+                            self._segment(segmenter, task, used, 0.0, seed)
+            for generator in self.config.generators:
+                self._generator(generator, seed, n_score, real)
+        return list(self.cells.values())
+
+    def _generator(self, name: str, seed: int, n_score: int, real: str) -> None:
+        plugin = GENERATORS.get(name)
+        generator = plugin(plugin.Config.model_validate(self.config.generators[name]))
+        states: dict[str, str] = {}
+        for stage in generator.stages():
+            spec = {
+                "stage": stage.name,
+                "version": stage.version,
+                "config": stage.config.model_dump(mode="json"),
+                "seed": seed,
+            }
+            needs = {"data": self.sets} | {f"stage:{s}": states[s] for s in stage.needs}
+            # The generator is no part of the key: another one with an equal stage trains it once.
+            extra = {"plugin": name, "config": self.config.generators[name]}
+            tags = Tags(generator=name, stage=stage.name, seed=seed)
+            states[stage.name] = self._add("fit", spec, needs, tags, extra)
+        n_train_sets = [self._n_synthetic(u, r) for u in self.config.real for r in self.config.ratio]
+        count = max([n_score, *(n_train_sets if self.config.segmenters else [])])
+        spec = {
+            "plugin": name,
+            "version": generator.version,
+            "config": generator.config.model_dump(mode="json"),
+            "count": count,
+            "seed": seed,
+        }
+        source = "pseudo" if generator.labels == "none" else generator.labels
+        tags = Tags(generator=name, seed=seed, label_source=source)
+        needs = {"data": self.sets} | {f"stage:{s}": k for s, k in states.items()}
+        synthetic = self._add("sample", spec, needs, tags)
+        features = self._features("synthetic", n_score, {"synthetic": synthetic}, tags)
+        self._score(real, features, tags)
+        self._segments_with(synthetic, tags)
+
+    def _segments_with(self, synthetic: str, tags: Tags) -> None:
+        if not self.config.segmenters:
+            return
+        needs = {"synthetic": synthetic}
+        if tags.label_source == "pseudo":
+            labeller = self._labeller(tags.seed)
+            needs["labels"] = self._add(
+                "label", {}, {"synthetic": synthetic, "labeller": labeller, "data": self.sets}, tags
+            )
+        for segmenter in self.config.segmenters:
+            for task in self._tasks():
+                for used in self.config.real:
+                    for ratio in self.config.ratio:
+                        self._segment(segmenter, task, used, ratio, tags.seed, needs, tags)
+
+    def _labeller(self, seed: int) -> str:
+        labeller = self.config.labeller
+        spec = {
+            "segmenter": labeller.segmenter,
+            "config": SEGMENTERS.get(labeller.segmenter).Config().model_dump(mode="json"),
+            "training": labeller.training.model_dump(mode="json"),
+            "seed": seed,
+        }
+        return self._add("labeller", spec, {"data": self.sets}, Tags(segmenter=labeller.segmenter, seed=seed))
+
+    def _features(self, part: str, count: int, needs: dict[str, str], tags: Tags) -> str:
+        spec = {
+            "part": part,
+            "count": count,
+            "extractor": self.extractor.name,
+            "sha256": self.extractor.sha256,
+            "protocol": self.config.scoring.protocol,
+        }
+        return self._add("features", spec, needs, tags, {"weights": self.extractor.path})
+
+    def _score(self, real: str, synthetic: str, tags: Tags) -> str:
+        return self._add("score", {}, {"real": real, "synthetic": synthetic}, tags)
+
+    def _segment(
+        self,
+        segmenter: str,
+        task: Task,
+        used: int | str,
+        ratio: float,
+        seed: int,
+        needs: Mapping[str, str] | None = None,
+        synthetic: Tags | None = None,
+    ) -> None:
+        spec = {
+            "segmenter": segmenter,
+            "version": SEGMENTERS.get(segmenter).version,
+            "config": self.config.segmenters[segmenter],
+            "training": self.config.segmentation.training.model_dump(mode="json"),
+            "equal": self.config.segmentation.equal,
+            "keep_weights": self.config.segmentation.keep_weights,
+            "task": task.model_dump(mode="json"),
+            "real": used,
+            "synthetic": self._n_synthetic(used, ratio) if ratio else 0,
+            "seed": seed,
+        }
+        tags = Tags(
+            generator=synthetic.generator if synthetic else "",
+            segmenter=segmenter,
+            task=task.name,
+            arm="S" if used == 0 else "R+S" if ratio else "R",
+            real=str(used),
+            ratio=ratio,
+            seed=seed,
+            label_source=synthetic.label_source if synthetic else "real",
+        )
+        self._add("segment", spec, {"data": self.sets, **(needs or {})}, tags)
+
+    def _n_synthetic(self, used: int | str, ratio: float) -> int:
+        """As many as `ratio` times the real cases used; of all training cases where none is used."""
+        base = self.data.n_train if used in ("all", 0) else int(used)
+        return math.ceil(ratio * base)
+
+    def _tasks(self) -> tuple[Task, ...]:
+        if not self.config.tasks:
+            return self.data.tasks
+        known = {task.name: task for task in self.data.tasks}
+        return tuple(known[name] for name in self.config.tasks)
+
+
+def make_plan(config: RunConfig, data: DataFacts, extractor: ExtractorFacts) -> list[Cell]:
+    """The cells of a run, each after what it needs; InputError for arms or tasks that cannot be."""
+    _check_arms(config, data)
+    return Planner(config, data, extractor).plan()
+
+
+def _check_arms(config: RunConfig, data: DataFacts) -> None:
+    from bench.config import nearest
+
+    names = [task.name for task in data.tasks]
+    for task in config.tasks:
+        if task not in names:
+            raise InputError(f"There is no task {task!r} in {data.name}: {nearest(task, names)}")
+    for used in config.real:
+        if used != "all" and not 0 <= used <= data.n_train:
+            raise InputError(
+                f"--real {used} asks for more cases than the {data.n_train} of the training split of "
+                f"{data.name}; give at most that, or all."
+            )
+    for ratio in config.ratio:
+        if not ratio > 0:
+            raise InputError(f"--ratio {ratio:g} is not above 0; arm R is always run without synthetic volumes.")
+    if not config.generators and not config.segmenters:
+        raise InputError("Nothing to do: both --generators and --segmenters are none; name at least one.")
+
+
+def _data_spec(config: RunConfig) -> dict[str, Any]:
+    """What of the data's configuration changes the prepared volumes; the source is its fingerprint."""
+    return config.data.model_dump(mode="json", exclude={"source", "tasks"})

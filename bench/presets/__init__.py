@@ -1,0 +1,30 @@
+"""Presets: YAML files beside this one. A preset sets configuration only."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+
+FOLDER = Path(__file__).parent
+ORDER = ("quick", "small", "paper")
+
+
+def preset_names() -> list[str]:
+    """Names of the presets, the quickest first."""
+    return sorted((path.stem for path in FOLDER.glob("*.yaml")), key=ORDER.index)
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """A preset's values; InputError with the nearest names if there is none."""
+    import yaml
+
+    if name not in preset_names():
+        near = difflib.get_close_matches(name, preset_names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(preset_names())}."
+        raise InputError(f"There is no preset {name!r}: {hint}")
+    values: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    values.pop("shared", None)  # YAML anchors that several plug-ins refer to
+    return {**values, "preset": name}

@@ -1,0 +1,105 @@
+"""The schema of a record: one measured value, in long form.
+
+``OUT/records.csv`` holds one row per value; the leaderboard is a pure function of it and of the
+table of cells (`CELL_COLUMNS`). Empty strings stand where a column does not apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+
+
+class Record(TypedDict, total=False):
+    """One measured value and what determines it."""
+
+    cell: str  # key of the cell that measured it, first 16 hex digits
+    kind: str  # kind of the cell: "fit", "sample", "score", "segment"
+    dataset: str  # e.g. "phantom", "msd-hippocampus"
+    preset: str
+    grid: str  # e.g. "32x32x32"
+    seed: int
+    generator: str  # "" for arm R; "real" for the floor (training against test volumes)
+    stage: str  # stage of a generator's fit
+    segmenter: str
+    task: str
+    arm: str  # "R", "R+S" or "S"
+    real: str  # real training cases used: "all" or a count
+    ratio: float  # synthetic to real; 0 in arm R
+    metric: str  # "fid", "dice", "seconds", "seconds_per_volume", "peak_memory_mb", "loss", ...
+    plane: str  # "axial", "sagittal", "coronal", "average"
+    label: str  # name of the class a per-class value belongs to; "" for the case's value
+    case: str  # id of the test case; "" for a value over a whole set
+    value: float
+    n_real: int
+    n_synthetic: int
+    extractor: str  # e.g. "medicalnet-resnet50", "texture" (the offline descriptor)
+    extractor_sha256: str  # sha256 of the extractor's weights; "" where it has none
+    protocol: str  # how a plane is formed: "reorient" or "2.5d"
+    label_source: str  # "native", "joint", "pseudo", "real"
+    device: str
+    seconds: float  # wall time of the cell
+
+
+RECORD_COLUMNS: tuple[str, ...] = tuple(Record.__annotations__)
+
+
+class CellRow(TypedDict):
+    """One planned cell and how it ended; what makes a "–" in a table and its reason."""
+
+    cell: str
+    kind: str
+    generator: str
+    segmenter: str
+    task: str
+    arm: str
+    real: str
+    ratio: float
+    seed: int
+    status: str  # "done", "failed", "blocked" (something it needs failed), "waiting"
+    reason: str  # one sentence; "" when done
+    seconds: float
+
+
+CELL_COLUMNS: tuple[str, ...] = tuple(CellRow.__annotations__)
+
+
+def records_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """The records as a pandas frame with every column of the schema, in its order."""
+    return _frame([dict(r) for r in records], RECORD_COLUMNS, numeric={"ratio": 0.0, "seed": 0})
+
+
+def cells_frame(rows: Iterable[CellRow]) -> pd.DataFrame:
+    """The planned cells as a pandas frame with every column of the schema, in its order."""
+    return _frame([dict(r) for r in rows], CELL_COLUMNS, numeric={"ratio": 0.0, "seed": 0})
+
+
+def read_records(path: Any) -> pd.DataFrame:
+    """Read a ``records.csv``; empty text columns come back as "" and not as nan."""
+    import pandas as pd
+
+    text = {column: str for column in RECORD_COLUMNS if column not in _NUMERIC}
+    empty = {column: ["", "nan"] for column in _NUMERIC}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
+
+
+def _frame(
+    rows: list[dict[str, Any]], columns: tuple[str, ...], numeric: dict[str, float]
+) -> pd.DataFrame:
+    import pandas as pd
+
+    unknown = {key for row in rows for key in row} - set(columns)
+    if unknown:
+        raise ValueError(f"A record has the unknown columns {sorted(unknown)}; add them to the schema in bench/records.py.")
+    text = [c for c in columns if c not in _NUMERIC]
+    frame = pd.DataFrame(rows, columns=list(columns))
+    frame[text] = frame[text].fillna("").astype(str)
+    return frame.fillna(numeric)
+
+
+_NUMERIC = {"seed", "ratio", "value", "n_real", "n_synthetic", "seconds"}

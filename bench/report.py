@@ -1,0 +1,128 @@
+"""From the store to records and the leaderboard: what `bench run` ends with and `bench report` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.engine.inline import settled
+from bench.errors import InputError
+from bench.plan import Cell
+from bench.records import CellRow, Record, cells_frame, records_frame
+from bench.store import Store, write_atomic
+
+if TYPE_CHECKING:
+    from leaderboard import Leaderboard
+
+RULES_NOTHING = "The preset quick shows the machinery; its numbers rank nothing."
+
+
+def report(store: Store) -> Leaderboard:
+    """Write OUT/records.csv and OUT/leaderboard/ from whatever cells are done."""
+    import leaderboard
+
+    run = read_run(store.out)
+    cells = [Cell.from_json(value) for value in run["cells"]]
+    records = records_frame(collect(store, run, cells))
+    rows = cells_frame(cell_rows(store, cells))
+    write_atomic(store.out / "records.csv", records.to_csv(index=False))
+    board = leaderboard.build(records, rows, run_info(run))
+    leaderboard.write(board, store.out / "leaderboard")
+    return board
+
+
+def read_run(out: Path) -> dict[str, Any]:
+    """OUT/run.json; InputError if OUT holds no run."""
+    path = out / "run.json"
+    if not path.is_file():
+        raise InputError(f"{out} holds no run: there is no {path.name}; give the --out of a bench run.")
+    run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return run
+
+
+def collect(store: Store, run: Mapping[str, Any], cells: list[Cell]) -> list[Record]:
+    """Every record of the run's finished cells, with what the cell stands for."""
+    config, records = run["config"], []
+    for cell in cells:
+        result = store.result(cell.key)
+        if result is None:
+            continue
+        tags = cell.tags
+        common = Record(
+            cell=cell.key[:16],
+            kind=cell.kind,
+            dataset=run["data"]["name"],
+            preset=config["preset"],
+            grid="x".join(map(str, config["data"]["grid"])),
+            seed=tags.seed,
+            generator=tags.generator,
+            stage=tags.stage,
+            segmenter=tags.segmenter,
+            task=tags.task,
+            arm=tags.arm,
+            real=tags.real,
+            ratio=tags.ratio,
+            label_source=tags.label_source,
+            device=result["environment"]["device"],
+            seconds=result["seconds"],
+        )
+        records += [Record(**{**common, **record}) for record in result["records"]]
+    return records
+
+
+def cell_rows(store: Store, cells: list[Cell]) -> list[CellRow]:
+    """How every planned cell stands."""
+    outcome: dict[str, tuple[str, str]] = {}
+    rows = []
+    for cell in cells:
+        status, reason = settled(store, cell, outcome, retry_failed=False) or ("waiting", "not run yet")
+        outcome[cell.key] = (status, reason)
+        result = store.result(cell.key)
+        tags = cell.tags
+        rows.append(
+            CellRow(
+                cell=cell.key[:16],
+                kind=cell.kind,
+                generator=tags.generator,
+                segmenter=tags.segmenter,
+                task=tags.task,
+                arm=tags.arm,
+                real=tags.real,
+                ratio=tags.ratio,
+                seed=tags.seed,
+                status=status,
+                reason=reason,
+                seconds=result["seconds"] if result else 0.0,
+            )
+        )
+    return rows
+
+
+def run_info(run: Mapping[str, Any]) -> Any:
+    """What the captions say of the run."""
+    from leaderboard import RunInfo
+
+    config, data = run["config"], run["data"]
+    notes = [RULES_NOTHING] if config["preset"] == "quick" else []
+    return RunInfo(
+        dataset=data["name"],
+        preset=config["preset"],
+        grid="x".join(map(str, config["data"]["grid"])),
+        extractor=extractor_text(run["extractor"]),
+        seeds=tuple(config["seeds"]),
+        splits={part: data[f"n_{part}"] for part in ("train", "val", "test")},
+        notes=(*notes, *([config["note"]] if config["note"] else [])),
+        generators=tuple(config["generators"]),
+        segmenters=tuple(config["segmenters"]),
+        tasks=tuple(config["tasks"]) or tuple(task["name"] for task in data["tasks"]),
+        budget=config["segmentation"]["equal"],
+    )
+
+
+def extractor_text(extractor: Mapping[str, str]) -> str:
+    """The extractor in words."""
+    if extractor["name"] == "texture":
+        return "texture (offline descriptor without pretrained weights; not comparable with MedicalNet's)"
+    return f"{extractor['name']} (weights sha256 {extractor['sha256'][:16]}…)"

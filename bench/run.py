@@ -1,0 +1,72 @@
+"""Run: what the harness hands to a plug-in's fit and sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bench.device import Device
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Progress = Callable[[int, int, Mapping[str, float]], None]  # step, of how many, scalars
+
+
+def _silent(step: int, total: int, scalars: Mapping[str, float]) -> None:
+    """Nobody watches."""
+
+
+@dataclass
+class Run:
+    """Device, precision, seed, progress, scratch folder, and the states of earlier stages."""
+
+    seed: int
+    folder: Path  # scratch of this cell: checkpoints, scalar curves; kept between attempts
+    grid: tuple[int, int, int]
+    label_names: Mapping[int, str]
+    device_setting: Device = field(default_factory=Device)
+    states: Mapping[str, Path] = field(default_factory=dict)  # stage name -> file of its state
+    progress: Progress = _silent
+    stop_requested: Callable[[], bool] = lambda: False
+
+    @cached_property
+    def fabric(self) -> Fabric:
+        """Lightning Fabric: device and precision of every network in this cell."""
+        return self.device_setting.fabric()
+
+    @property
+    def device(self) -> torch.device:
+        return self.fabric.device
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The run's precision, for forward passes outside the training loop."""
+        return self.fabric.autocast()
+
+    def state(self, stage: str | None = None) -> dict[str, Any]:
+        """What the fit of `stage` returned, on the run's device; the only stage by default."""
+        if stage is None:
+            if len(self.states) != 1:
+                raise ValueError(f"Name one of the stages {sorted(self.states)}; there are {len(self.states)}.")
+            stage = next(iter(self.states))
+        if stage not in self.states:
+            raise ValueError(f"Stage {stage!r} is not among those needed here, {sorted(self.states)}; name it in needs.")
+        state: dict[str, Any] = torch.load(self.states[stage], map_location=self.device, weights_only=True)
+        return state
+
+    def noise(self, index: int, shape: tuple[int, ...], stream: int = 0) -> torch.Tensor:
+        """Standard normal noise of volume `index`, float32 on the run's device.
+
+        Drawn on the CPU from (seed, stream, index), so that volume i is the same whatever the
+        batch size, the range asked for, the worker or the device. A model that needs several
+        draws for one volume asks for several streams.
+        """
+        draw = np.random.default_rng([self.seed, stream, index]).standard_normal(shape, dtype=np.float32)
+        return torch.from_numpy(draw).to(self.device)

@@ -1,0 +1,71 @@
+"""HA-GAN: hierarchical amortised GAN of volumes without labels (Sun et al., JBHI 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from bench.errors import InputError
+from bench.generator import Generator, GeneratorConfig, State, register_generator
+from bench.training_config import TrainingConfig
+
+if TYPE_CHECKING:
+    from bench.run import Run
+    from bench.volumes import Sample, VolumeSet
+
+SMALLEST_SIDE = 32
+SIDE_MULTIPLE = 4  # a latent voxel covers 4 x 4 x 4 voxels
+
+
+class HAGANConfig(GeneratorConfig):
+    """Defaults are the paper's."""
+
+    latent_dim: int = Field(1024, gt=0, description="length of the noise vector z")
+    width: float = Field(
+        1.0, gt=0, le=4, description="all channel numbers are the paper's times this"
+    )
+    discriminator_learning_rate: float = Field(
+        4e-4, gt=0, description="learning rate of D; G and the encoders have training.learning_rate"
+    )
+    train_encoders: bool = Field(
+        True, description="also train E and Sub_E; samples do not depend on them"
+    )
+    training: TrainingConfig = Field(
+        TrainingConfig(steps=80_000, batch_size=4, learning_rate=1e-4, betas=(0.0, 0.999)),
+        description="length, batch, and the Adam of each network; the average is the generator's",
+    )
+
+
+@register_generator("ha-gan")
+class HAGAN(Generator):
+    """HA-GAN (Sun et al., JBHI 2022): a GAN trained on a low-resolution volume and a thick slab.
+
+    Differences from the public code: the slab's position is drawn on the latent grid, so the crops
+    of image and latent grid agree; cases are shuffled and crops seeded; the low-resolution volume
+    is a mean of voxels, not every fourth voxel.
+    """
+
+    Config = HAGANConfig
+    config: HAGANConfig
+
+    def check(self, grid: tuple[int, int, int], label_names: Mapping[int, str]) -> None:
+        """InputError unless every side is a multiple of 4 and at least 32."""
+        if len(grid) != 3 or any(n < SMALLEST_SIDE or n % SIDE_MULTIPLE for n in grid):
+            raise InputError(
+                f"Generator ha-gan cannot take the grid {grid}: it needs three sides that are "
+                f"multiples of {SIDE_MULTIPLE} and at least {SMALLEST_SIDE}; crop or pad the data."
+            )
+
+    def fit(self, train: VolumeSet, val: VolumeSet, run: Run) -> State:
+        """Train all networks on `train` (a GAN has no validation loss); keep the generator."""
+        from generators.ha_gan import model
+
+        return model.fit(self.config, train, run)
+
+    def sample(self, indices: Sequence[int], run: Run) -> Iterator[Sample]:
+        """Volumes of the whole grid, one at a time, from the generator in evaluation mode."""
+        from generators.ha_gan import model
+
+        return model.sample(self.config, indices, run)

@@ -1,0 +1,41 @@
+"""From records to the leaderboard."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from leaderboard.inputs import Inputs, read_inputs
+from leaderboard.model import NOT_MEASURED_COLUMNS, Leaderboard, RunInfo
+from leaderboard.realism import generators_frame
+from leaderboard.segmentation import overall_frame, segmentation_frame
+
+
+def build(records: pd.DataFrame, cells: pd.DataFrame, info: RunInfo) -> Leaderboard:
+    """Make every table from the records; the order of their rows does not matter.
+
+    Args:
+        records: one row per measured value, `bench.records.RECORD_COLUMNS`.
+        cells: one row per planned cell, `bench.records.CELL_COLUMNS`; empty shows what was
+            measured.
+        info: what the run was.
+
+    Raises:
+        ValueError: a column is missing, a value is recorded twice, or the records mix extractors,
+            protocols, data sets or grids in one table.
+    """
+    inputs = read_inputs(records, cells)
+    segmentation = segmentation_frame(inputs, info)
+    return Leaderboard(
+        info=info,
+        generators=generators_frame(inputs, info),
+        segmentation=segmentation,
+        overall=overall_frame(segmentation),
+        not_measured=_not_measured(inputs),
+    )
+
+
+def _not_measured(inputs: Inputs) -> pd.DataFrame:
+    others = inputs.cells[~inputs.cells["kind"].isin(["score", "segment"])]
+    cells = pd.concat([others, inputs.score_cells, inputs.segment_cells], ignore_index=True)
+    holes = cells[(cells["status"] != "done") | (cells["reason"] != "")]
+    return holes[list(NOT_MEASURED_COLUMNS)].reset_index(drop=True)

@@ -1,0 +1,177 @@
+"""Which records and cells the tables are made of, and which may not share a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.records import CELL_COLUMNS, RECORD_COLUMNS
+from leaderboard.model import PLANES
+
+ARM_KEY = ["generator", "segmenter", "task", "arm", "real", "ratio"]
+_FID_KEY = ["generator", "seed"]
+_DICE_KEY = [*ARM_KEY, "seed"]
+_TYPES = {"seed": "int64", "ratio": "float64"}
+_NUMERIC = {*_TYPES, "value", "n_real", "n_synthetic", "seconds"}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the tables are functions of: checked, sorted, and of cells that ended well."""
+
+    records: pd.DataFrame
+    cells: pd.DataFrame
+    fid: pd.DataFrame  # a row per generator, seed and plane; the floor's generator is "real"
+    dice: pd.DataFrame  # a row per arm, seed and test case
+    score_cells: pd.DataFrame  # with a reason where a cell left a hole in Table 1
+    segment_cells: pd.DataFrame  # with a reason where a cell left a hole in Table 2
+
+
+def read_inputs(records: pd.DataFrame, cells: pd.DataFrame) -> Inputs:
+    """Check and select.
+
+    Raises:
+        ValueError: a column of the schema is missing, two records give the same value twice, or
+            records that may not stand in one table (two extractors, protocols, data sets, grids).
+    """
+    records = _tidy(records, RECORD_COLUMNS, "records").astype({"value": "float64"})
+    cells = _tidy(cells, CELL_COLUMNS, "cells")
+    # Sorted, so that no sum over rows depends on the order in which they were measured.
+    records = records.sort_values([*_DICE_KEY, "metric", "plane", "label", "case", "value"])
+
+    fid = records[(records["kind"] == "score") & (records["metric"] == "fid")]
+    fid = _of_done_cells(fid[fid["plane"].isin(PLANES)], cells[cells["kind"] == "score"], _FID_KEY)
+    _check_one(fid, ["dataset", "grid", "extractor", "extractor_sha256", "protocol"], "FID")
+    _check_unique(fid, [*_FID_KEY, "plane"], "FID")
+
+    dice = records[(records["kind"] == "segment") & (records["metric"] == "dice")]
+    dice = _of_done_cells(dice[dice["label"] == ""], cells[cells["kind"] == "segment"], _DICE_KEY)
+    _check_one(dice, ["dataset", "grid"], "Dice")
+    _check_unique(dice, [*_DICE_KEY, "case"], "Dice")
+
+    return Inputs(
+        records=records,
+        cells=cells,
+        fid=fid,
+        dice=dice,
+        score_cells=_audit(cells, "score", fid, _FID_KEY, _fid_fault),
+        segment_cells=_audit(cells, "segment", dice, _DICE_KEY, _dice_fault),
+    )
+
+
+def in_order(asked: Sequence[str], *found: Iterable[str]) -> list[str]:
+    """The names found: first those asked for, in that order, then the others as they come."""
+    names = list(dict.fromkeys(name for group in found for name in group))
+    first = [name for name in dict.fromkeys(asked) if name in names]
+    return first + [name for name in names if name not in first]
+
+
+def outcome(cells: pd.DataFrame) -> tuple[str, str]:
+    """Status of several cells taken together (the worst), and the reasons of all that have one."""
+    rank = {"failed": 0, "blocked": 1, "waiting": 2}
+    states = sorted(set(cells["status"]) - {"done"}, key=lambda status: rank.get(status, 3))
+    worst = states[0] if states else "done"
+    told = cells[cells["status"] == worst]
+    several = cells["seed"].nunique() > 1
+    reasons = [
+        f"seed {seed}: {reason}" if several else reason
+        for seed, reason in zip(told["seed"], told["reason"], strict=True)
+        if reason
+    ]
+    return worst, "; ".join(dict.fromkeys(reasons))
+
+
+def _tidy(frame: pd.DataFrame, columns: tuple[str, ...], name: str) -> pd.DataFrame:
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise ValueError(
+            f"The table of {name} lacks the columns {', '.join(missing)}; "
+            f"make it with bench.records.{name}_frame."
+        )
+    text = [column for column in columns if column not in _NUMERIC]
+    # A column of text that is empty throughout may come as one of numbers, all nan.
+    tidy = frame[list(columns)].astype(dict.fromkeys(text, "object"))
+    tidy = tidy.fillna({"seed": 0, "ratio": 0.0, **dict.fromkeys(text, "")})
+    return tidy.astype(_TYPES | dict.fromkeys(text, "str"))
+
+
+def _of_done_cells(rows: pd.DataFrame, cells: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """Leave out what a cell recorded that has since failed or waits to be run again."""
+    done = set(_keys(cells[cells["status"] == "done"], key))
+    stale = set(_keys(cells, key)) - done
+    return rows[np.array([row not in stale for row in _keys(rows, key)], dtype=bool)]
+
+
+def _check_one(rows: pd.DataFrame, columns: list[str], measure: str) -> None:
+    for column in columns:
+        values = sorted(set(rows[column]))
+        if len(values) > 1:
+            shown = ", ".join(repr(value) for value in values)
+            raise ValueError(
+                f"The {measure} records mix several values of '{column}' ({shown}), which are not "
+                f"comparable in one table; make one leaderboard for each of them."
+            )
+
+
+def _check_unique(rows: pd.DataFrame, key: list[str], measure: str) -> None:
+    twice = rows[rows.duplicated(key)]
+    if len(twice):
+        where = ", ".join(f"{column} {twice[column].iloc[0]!r}" for column in key)
+        raise ValueError(
+            f"The records hold two values of the {measure} of {where}; remove one of them."
+        )
+
+
+def _audit(
+    cells: pd.DataFrame,
+    kind: str,
+    rows: pd.DataFrame,
+    key: list[str],
+    fault: Callable[[pd.DataFrame], tuple[str, str]],
+) -> pd.DataFrame:
+    """The cells of a kind; one that is done and yet leaves a hole is told by its reason.
+
+    Records without a planned cell (a table made from ``records.csv`` alone) are given one.
+    """
+    found = {_key(group, key): fault(group) for _, group in rows.groupby(key, sort=True)}
+    missing = ("failed", "The cell is done and yet its records are missing; run it again.")
+    audited: list[Mapping[Any, Any]] = []
+    for cell in cells[cells["kind"] == kind].to_dict("records"):
+        if cell["status"] == "done":
+            cell["status"], cell["reason"] = found.get(
+                tuple(cell[column] for column in key), missing
+            )
+        audited.append(cell)
+    planned = {tuple(cell[column] for column in key) for cell in audited}
+    for values, (status, reason) in found.items():
+        if values not in planned:
+            row: dict[str, Any] = {**dict.fromkeys(CELL_COLUMNS, ""), "ratio": 0.0, "seconds": None}
+            row |= zip(key, values, strict=True)
+            audited.append(row | {"kind": kind, "status": status, "reason": reason})
+    return pd.DataFrame(audited, columns=list(CELL_COLUMNS)).astype(_TYPES)
+
+
+def _fid_fault(group: pd.DataFrame) -> tuple[str, str]:
+    finite = set(group.loc[np.isfinite(group["value"]), "plane"])
+    lacking = [plane for plane in PLANES if plane not in finite]
+    if lacking:
+        return "failed", f"The FID has no finite value: {', '.join(lacking)}."
+    return "done", ""
+
+
+def _dice_fault(group: pd.DataFrame) -> tuple[str, str]:
+    if group["value"].isna().all():
+        return "done", "What the task segments is absent from the reference of every test case."
+    return "done", ""
+
+
+def _keys(frame: pd.DataFrame, key: list[str]) -> list[tuple[object, ...]]:
+    return list(frame[key].itertuples(index=False, name=None))
+
+
+def _key(group: pd.DataFrame, key: list[str]) -> tuple[object, ...]:
+    return _keys(group.head(1), key)[0]

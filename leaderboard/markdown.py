@@ -1,0 +1,43 @@
+"""Tables as GitHub-flavoured Markdown that no text of a user can break."""
+
+from __future__ import annotations
+
+import re
+
+from leaderboard.text import TextTable
+
+# Entities rather than backslashes: a cell then holds no pipe at all, for any reader of tables.
+_SPECIAL = re.compile(r"[&<>|\\`*~$@]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|(?<=:)//")
+
+
+def escape(text: str) -> str:
+    """Text that shows as it is; what Markdown leaves alone (``a_b``, ``[1]``) stays readable."""
+    return _SPECIAL.sub(lambda found: "".join(f"&#{ord(char)};" for char in found[0]), text)
+
+
+def table(content: TextTable) -> str:
+    """The table and the notes below it, without its title; columns are padded to line up."""
+    header = [escape(column.replace("\n", " ")) for column in content.columns]
+    body = [
+        [
+            f"**{escape(text)}**" if (row, column) in content.bold else escape(text)
+            for column, text in enumerate(line)
+        ]
+        for row, line in enumerate(content.rows)
+    ]
+    widths = [max(4, *map(len, column)) for column in zip(header, *body, strict=True)]
+    left = range(content.names)
+    rule = [
+        ":" + "-" * (width - 1) if column in left else "-" * (width - 1) + ":"
+        for column, width in enumerate(widths)
+    ]
+
+    def line(cells: list[str]) -> str:
+        padded = [
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    lines = [line(header), line(rule), *map(line, body)]
+    return "\n".join([*lines, *(f"\n{escape(note)}" for note in content.notes)])

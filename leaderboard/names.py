@@ -1,0 +1,24 @@
+"""The names under which built-in plug-ins are printed."""
+
+from __future__ import annotations
+
+from leaderboard.model import REAL
+
+_DISPLAY_NAMES = {
+    REAL: "real training volumes (floor)",
+    "ha-gan": "HA-GAN",
+    "3d-ddpm": "3D-DDPM",
+    "ldm-vqvae": "3D-LDM with VQVAE",
+    "ldm-vae": "3D-LDM with VAE",
+    "3d-lldm": "3D-LLDM",
+    "unet": "U-Net",
+    "resunet": "ResUNet",
+    "wideresunet": "WideResUNet",
+    "dynunet": "DynUNet",
+    "vnet": "VNet",
+}
+
+
+def display_name(name: str) -> str:
+    """The name in the literature of a built-in plug-in; any other plug-in's own name, as it is."""
+    return _DISPLAY_NAMES.get(name, name)

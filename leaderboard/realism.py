@@ -1,0 +1,79 @@
+"""Table 1 as a frame: FID per plane of every generator, beside the floor."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from leaderboard.inputs import Inputs, in_order, outcome
+from leaderboard.model import GENERATOR_COLUMNS, PLANES, REAL, RunInfo
+
+
+def generators_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
+    """A row per generator whose FID was asked for, and the floor's last: `GENERATOR_COLUMNS`.
+
+    A value is the mean over all planned seeds, and nan where one of them left a hole.
+    """
+    names = in_order(info.generators, inputs.score_cells["generator"])
+    names = [name for name in names if name != REAL] + [REAL] * (REAL in names)
+    frame = pd.DataFrame([_row(inputs, name) for name in names], columns=list(GENERATOR_COLUMNS))
+    floor = frame.loc[frame["generator"] == REAL, "fid_average"]
+    frame["floor_average"] = floor.iloc[0] if len(floor) else float("nan")
+    return frame.astype({"n_real": "Int64", "n_synthetic": "Int64", "n_seeds": "int64"})
+
+
+def _row(inputs: Inputs, name: str) -> dict[str, object]:
+    scores = inputs.score_cells[inputs.score_cells["generator"] == name]
+    fid = inputs.fid[inputs.fid["generator"] == name]
+    by_seed = fid.pivot(index="seed", columns="plane", values="value")
+    by_seed = by_seed.reindex(index=sorted(set(scores["seed"])), columns=list(PLANES))
+    # No average over planes where one of them is missing.
+    by_seed.loc[by_seed.isna().any(axis=1), "average"] = float("nan")
+    mean = by_seed.mean(skipna=False)
+    spread = by_seed.std(ddof=1, skipna=False)
+    status, reason = _status(inputs.cells, scores, name)
+    return {
+        "generator": name,
+        **{f"fid_{plane}": mean[plane] for plane in PLANES},
+        "n_real": _only(fid, "n_real", name),
+        "n_synthetic": _only(fid, "n_synthetic", name),
+        "extractor": _only(fid, "extractor", name) or "",
+        "extractor_sha256": _only(fid, "extractor_sha256", name) or "",
+        "protocol": _only(fid, "protocol", name) or "",
+        "label_source": _label_source(inputs.records, name),
+        "seconds_per_volume": _cost(inputs.records, name, "seconds_per_volume").mean(),
+        "peak_memory_mb": _cost(inputs.records, name, "peak_memory_mb").max(),
+        "n_seeds": int(by_seed.notna().all(axis=1).sum()),
+        "status": status,
+        "reason": reason,
+        **{f"fid_{plane}_sd": spread[plane] for plane in PLANES},
+    }
+
+
+def _status(cells: pd.DataFrame, scores: pd.DataFrame, name: str) -> tuple[str, str]:
+    """Where the score is missing, the failed fit or sample is the cause worth printing."""
+    if (scores["status"] == "done").all():
+        return outcome(scores)
+    upstream = cells[(cells["generator"] == name) & cells["kind"].isin(["fit", "sample"])]
+    return outcome(pd.concat([upstream, scores]))
+
+
+def _only(fid: pd.DataFrame, column: str, name: str) -> object:
+    """The one value of a column in a row's records; None without a record."""
+    values = fid[column].dropna().unique()
+    if len(values) > 1:
+        raise ValueError(
+            f"The FID records of '{name}' mix several values of '{column}' "
+            f"({', '.join(map(str, values))}); FID depends on it, so score every seed alike."
+        )
+    return values[0] if len(values) else None
+
+
+def _label_source(records: pd.DataFrame, name: str) -> str:
+    own = records[(records["generator"] == name) & (records["label_source"] != "")]
+    scored = own[own["kind"] == "score"]
+    return ", ".join(sorted(set((scored if len(scored) else own)["label_source"])))
+
+
+def _cost(records: pd.DataFrame, name: str, metric: str) -> pd.Series[float]:
+    own = (records["generator"] == name) & (records["metric"] == metric)
+    return records.loc[own & records["kind"].isin(["fit", "sample"]), "value"].astype("float64")

@@ -1,0 +1,82 @@
+"""The two tables for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from leaderboard import tables
+from leaderboard.model import Leaderboard
+from leaderboard.text import TextTable
+
+_PADDING = 3  # a border and a space on either side of a column
+
+
+def terminal_tables(leaderboard: Leaderboard, width: int | None = None) -> list[Table]:
+    """Table 1, then Table 2 block by block; a block too wide is split between its tasks.
+
+    Args:
+        leaderboard: what `leaderboard.build` returned.
+        width: columns of the terminal; by default those of the one in use.
+    """
+    width = width or Console().width
+    shown = [tables.realism(leaderboard)] if len(leaderboard.generators) else []
+    for block in tables.segmentation(leaderboard):
+        title = f"Table 2. Dice of R and R+S: {block.title}"
+        shown += _split(_grouped(replace(block, title=title)), width)
+    return [_rich(content) for content in shown]
+
+
+def _grouped(block: TextTable) -> TextTable:
+    """The block with a task's name over the first of its columns alone."""
+    titles = [title.partition("\n") for title in block.columns]
+    tasks = [task for task, _, _ in titles]
+    new = [i == 0 or task != tasks[i - 1] for i, task in enumerate(tasks)]
+    columns = tuple(
+        title if first else f"\n{part}"
+        for title, first, (_, _, part) in zip(block.columns, new, titles, strict=True)
+    )
+    return replace(block, columns=columns)
+
+
+def _split(block: TextTable, width: int) -> Iterator[TextTable]:
+    """The block in parts that fit the width, each with the names and at least one task."""
+    wide = [
+        _PADDING + max(cell_len(text) for cell in cells for text in cell.split("\n"))
+        for cells in zip(block.columns, *block.rows, strict=True)
+    ]
+    starts = [i for i, title in enumerate(block.columns) if i and not title.startswith("\n")]
+    ends = [*starts[1:], len(wide)]
+    part: list[int] = []
+    for start, end in zip(starts, ends, strict=True):
+        task = list(range(start, end))
+        if part and 1 + wide[0] + sum(wide[i] for i in part + task) > width:
+            yield _columns(block, [0, *part])
+            part = []
+        part += task
+    yield _columns(block, [0, *part])
+
+
+def _columns(block: TextTable, kept: list[int]) -> TextTable:
+    return replace(
+        block,
+        columns=tuple(block.columns[i] for i in kept),
+        rows=tuple(tuple(row[i] for i in kept) for row in block.rows),
+    )
+
+
+def _rich(content: TextTable) -> Table:
+    """Cells are `Text`, so that markup in a name is shown and not obeyed."""
+    caption = Text("\n".join(content.notes)) if content.notes else None
+    table = Table(title=Text(content.title), caption=caption)
+    for column, title in enumerate(content.columns):
+        table.add_column(Text(title), justify="left" if column < content.names else "right")
+    for row, line in enumerate(content.rows):
+        styles = ["bold" if (row, column) in content.bold else "" for column in range(len(line))]
+        table.add_row(*(Text(text, style=style) for text, style in zip(line, styles, strict=True)))
+    return table

@@ -1,0 +1,1 @@
+"""Measures of synthetic volumes: pure functions of arrays, one file per metric."""

@@ -1,0 +1,84 @@
+"""The Dice coefficient of label volumes, per class and per case.
+
+The rule for absent structures: a class that the case's **reference** does not hold is nan,
+whatever the prediction says, and is left out of means. Which cases a mean runs over then depends on
+the references alone, so that every arm of a comparison is averaged over the same cases. The price,
+false positives in such cases, is counted by `absent_counts` and belongs beside the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def dice_per_class(
+    prediction: NDArray[Any], reference: NDArray[Any], labels: Sequence[int]
+) -> NDArray[np.float64]:
+    """Dice coefficient ``2 |P ∩ R| / (|P| + |R|)`` of each label (Dice 1945).
+
+    Args:
+        prediction: integer labels of one case, any shape.
+        reference: integer labels of the same shape.
+        labels: the label values to score, usually without the background.
+
+    Returns:
+        ``(len(labels),)``, each in [0, 1], or nan where the reference does not hold the label.
+
+    Raises:
+        ValueError: different shapes, or labels that are not integers (or booleans).
+    """
+    _check_pair(prediction, reference)
+    scores = np.full(len(labels), np.nan)
+    for index, label in enumerate(labels):
+        predicted, present = prediction == label, reference == label
+        size = np.count_nonzero(present)
+        if size:
+            overlap = np.count_nonzero(predicted & present)
+            scores[index] = 2.0 * overlap / (np.count_nonzero(predicted) + size)
+    return scores
+
+
+def case_dice(per_class: NDArray[np.float64]) -> float:
+    """Mean of one case's `dice_per_class` over the classes present; nan if none is."""
+    present = per_class[~np.isnan(per_class)]
+    return float(present.mean()) if present.size else float("nan")
+
+
+def absent_counts(
+    predictions: Iterable[NDArray[Any]], references: Iterable[NDArray[Any]], label: int
+) -> tuple[int, int]:
+    """Cases without a label, and how many of them were predicted to have it.
+
+    Args:
+        predictions: integer label volumes, one per case.
+        references: their references, in the same order.
+        label: the label value to count.
+
+    Returns:
+        ``(n_absent, n_absent_but_predicted)``: the cases `dice_per_class` leaves out, and those
+        among them with a false positive of at least one voxel.
+    """
+    n_absent = n_predicted = 0
+    for prediction, reference in zip(predictions, references, strict=True):
+        _check_pair(prediction, reference)
+        if not (reference == label).any():
+            n_absent += 1
+            n_predicted += bool((prediction == label).any())
+    return n_absent, n_predicted
+
+
+def _check_pair(prediction: NDArray[Any], reference: NDArray[Any]) -> None:
+    if prediction.shape != reference.shape:
+        raise ValueError(
+            f"The prediction has shape {prediction.shape} and the reference {reference.shape}; "
+            "resample the prediction to the reference's grid."
+        )
+    for name, array in (("prediction", prediction), ("reference", reference)):
+        if array.dtype.kind not in "iub":
+            raise ValueError(
+                f"The {name} has dtype {array.dtype}; Dice needs integer labels (take the argmax)."
+            )
