@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from bench.segmenter import SegmenterConfig as SegmenterConfig
     from bench.segmenter import register_segmenter as register_segmenter
     from bench.training import Batches as Batches
-    from bench.training_config import TrainingConfig as TrainingConfig
     from bench.training import train as train
+    from bench.training_config import TrainingConfig as TrainingConfig
     from bench.volumes import Sample as Sample
     from bench.volumes import VolumeSet as VolumeSet
     from bench.volumes import VolumeSetWriter as VolumeSetWriter

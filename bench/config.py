@@ -7,9 +7,10 @@ the command's options. The resolved configuration is stored with the run.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -22,6 +23,8 @@ from bench.presets import read_preset
 from bench.registry import GENERATORS, SEGMENTERS
 from bench.training_config import TrainingConfig
 
+M = TypeVar("M", bound=BaseModel)
+
 
 class SegmentationConfig(Frozen):
     """How every segmenter learns; R and R+S take the same number of optimiser steps."""
@@ -31,7 +34,8 @@ class SegmentationConfig(Frozen):
         description="Adam; its first momentum is the paper's 0.95",
     )
     equal: Literal["steps", "epochs"] = Field(
-        "steps", description="what R and R+S have in common: optimiser steps, or epochs over their volumes"
+        "steps",
+        description="what R and R+S have in common: optimiser steps, or epochs over their volumes",
     )
     keep_weights: bool = Field(False, description="keep the segmenters' weights with their cells")
 
@@ -39,7 +43,9 @@ class SegmentationConfig(Frozen):
 class LabellerConfig(Frozen):
     """The segmenter that labels the volumes of generators that have no labels."""
 
-    segmenter: str = Field("unet", description="name of the segmenter, trained on the training split alone")
+    segmenter: str = Field(
+        "unet", description="name of the segmenter, trained on the training split alone"
+    )
     training: TrainingConfig = Field(
         TrainingConfig(steps=10_000, betas=(0.95, 0.999), learning_rate=1e-3, validate_every=250),
         description="as for a segmenter in arm R",
@@ -50,13 +56,17 @@ class ScoringConfig(Frozen):
     """How volumes are turned into features and compared."""
 
     extractor: Literal["auto", "medicalnet", "texture"] = Field(
-        "auto", description="auto is medicalnet where its weights are found before the run, else texture"
+        "auto",
+        description="auto is medicalnet where its weights are found before the run, else texture",
     )
     weights: Path | None = Field(None, description="MedicalNet's resnet_50_23dataset.pth")
     protocol: Literal["reorient"] = Field(
-        "reorient", description="the plane's normal becomes the first axis, the network sees the volume"
+        "reorient",
+        description="the plane's normal becomes the first axis, the network sees the volume",
     )
-    synthetic: int = Field(0, ge=0, description="synthetic volumes for the FID; 0 is as many as test volumes")
+    synthetic: int = Field(
+        0, ge=0, description="synthetic volumes for the FID; 0 is as many as test volumes"
+    )
 
 
 class RunConfig(Frozen):
@@ -65,14 +75,24 @@ class RunConfig(Frozen):
     preset: str = Field("quick", description="the preset that the values started from")
     description: str = Field("", description="what the preset is for")
     data: DataConfig = Field(DataConfig(), description="data set, grid, split")
-    generators: dict[str, dict[str, Any]] = Field({}, description="configuration of each generator, by name")
-    segmenters: dict[str, dict[str, Any]] = Field({}, description="configuration of each segmenter, by name")
+    generators: dict[str, dict[str, Any]] = Field(
+        {}, description="configuration of each generator, by name"
+    )
+    segmenters: dict[str, dict[str, Any]] = Field(
+        {}, description="configuration of each segmenter, by name"
+    )
     tasks: tuple[str, ...] = Field((), description="tasks to run; all of the data set's if empty")
     real: tuple[int | Literal["all"], ...] = Field(("all",), description="real training cases used")
     ratio: tuple[float, ...] = Field((1.0,), description="synthetic volumes per real training case")
-    seeds: tuple[int, ...] = Field((0,), description="one full run of every fit per seed")
-    segmentation: SegmentationConfig = Field(SegmentationConfig(), description="how segmenters learn")
-    labeller: LabellerConfig = Field(LabellerConfig(), description="labels for image-only generators")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0,), min_length=1, description="one full run of every fit per seed"
+    )
+    segmentation: SegmentationConfig = Field(
+        SegmentationConfig(), description="how segmenters learn"
+    )
+    labeller: LabellerConfig = Field(
+        LabellerConfig(), description="labels for image-only generators"
+    )
     scoring: ScoringConfig = Field(ScoringConfig(), description="features and FID")
     device: Device = Field(Device(), description="where networks run; not part of any key")
     note: str = Field("", description="a sentence that stands under the tables")
@@ -87,7 +107,8 @@ def resolve(
     options: Mapping[str, Any],
 ) -> RunConfig:
     """The configuration that a command line asks for, validated before anything is computed."""
-    values = read_preset(preset)
+    # YAML anchors make several plug-ins share one mapping; --set must change that of one alone.
+    values = json.loads(json.dumps(read_preset(preset)))
     order = {kind: list(values.get(kind, {})) for kind in ("generators", "segmenters")}
     values["data"] = {**values.get("data", {}), **data}
     for setting in settings:
@@ -97,14 +118,32 @@ def resolve(
         ("generators", GENERATORS, generators),
         ("segmenters", SEGMENTERS, segmenters),
     ):
-        given = values.get(kind, {})
+        given = values.get(kind) or {}
+        _check_plugins(registry, given, kind)
         chosen = select_names(asked, registry, order[kind])
         values[kind] = {n: plugin_config(registry, n, given.get(n, {}), kind) for n in chosen}
     return validate(RunConfig, values, "the configuration")
 
 
+def _check_plugins(registry: Any, given: Any, kind: str) -> None:
+    """InputError unless `given` maps names of known plug-ins to mappings."""
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"{kind} in the configuration is {given!r}; write --set {kind}.NAME.KEY=VALUE."
+        )
+    known = registry.names()
+    for name, values in given.items():
+        if name not in known:
+            raise InputError(f"There is no {registry.kind} {name!r} to set: {nearest(name, known)}")
+        if not isinstance(values, Mapping):
+            raise InputError(
+                f"{kind}.{name} in the configuration is {values!r}; write --set "
+                f"{kind}.{name}.KEY=VALUE."
+            )
+
+
 def select_names(asked: str, registry: Any, order: Sequence[str]) -> list[str]:
-    """"all", "none", or names separated by commas; "all" is in the preset's order, then the rest."""
+    """The names that "all", "none" or "a,b" stand for; "all" keeps the preset's order."""
     if asked == "none":
         return []
     if asked == "all":
@@ -118,7 +157,8 @@ def select_names(asked: str, registry: Any, order: Sequence[str]) -> list[str]:
 
 def plugin_config(registry: Any, name: str, values: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """The full configuration of one plug-in with its defaults, as plain values."""
-    model = validate(registry.get(name).Config, values, f"{kind}.{name}")
+    config: type[BaseModel] = registry.get(name).Config
+    model = validate(config, values, f"{kind}.{name}")
     return dict(model.model_dump(mode="json"))
 
 
@@ -126,21 +166,25 @@ def apply_setting(values: dict[str, Any], setting: str) -> None:
     """Apply one ``a.b=value`` of ``--set``; the value is read as YAML."""
     path, sign, text = setting.partition("=")
     if not sign or not path:
-        raise InputError(f"--set takes key=value, but got {setting!r}; write for example data.cases=20.")
+        raise InputError(
+            f"--set takes key=value, but got {setting!r}; write for example data.cases=20."
+        )
     *parents, last = path.split(".")
     at = values
     for parent in parents:
         at = at.setdefault(parent, {})
         if not isinstance(at, dict):
-            raise InputError(f"--set {setting}: {parent!r} has no parts; see bench list NAME for the keys.")
+            raise InputError(
+                f"--set {setting}: {parent!r} has no parts; see bench list NAME for the keys."
+            )
     try:
         at[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"--set {setting}: {text!r} is not a YAML value; quote it.") from error
 
 
-def validate(model: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    """Build `model`; a pydantic error becomes one sentence with the field, the value and a remedy."""
+def validate(model: type[M], values: Mapping[str, Any], where: str) -> M:
+    """Build `model`; pydantic's error becomes one sentence with field, value and remedy."""
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
@@ -149,9 +193,12 @@ def validate(model: type[Any], values: Mapping[str, Any], where: str) -> Any:
         field = ".".join(path)
         if first["type"] == "extra_forbidden":
             known = list(_fields_at(model, path[:-1]))
-            raise InputError(f"Unknown key {field!r} in {where}: {nearest(path[-1], known)}") from error
+            raise InputError(
+                f"Unknown key {field!r} in {where}: {nearest(path[-1], known)}"
+            ) from error
         value = first.get("input")
-        reason = first["msg"][0].lower() + first["msg"][1:]
+        message = first["msg"].removeprefix("Value error, ")
+        reason = message[0].lower() + message[1:]
         raise InputError(f"{field} in {where} is {value!r}: {reason}; mend it.") from error
 
 

@@ -17,7 +17,9 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 class Device(Frozen):
     """Where networks run; recorded with every result, never part of a key."""
 
-    accelerator: str = Field("auto", description="auto, cpu, cuda or mps, as Lightning Fabric names them")
+    accelerator: str = Field(
+        "auto", description="auto, cpu, cuda or mps, as Lightning Fabric names them"
+    )
     precision: Precision = Field(
         "auto", description="bf16-mixed where the hardware multiplies bf16, else 32-true"
     )

@@ -10,9 +10,9 @@ TEXTURE = ExtractorFacts("texture")
 
 
 def decide_extractor(scoring: ScoringConfig) -> ExtractorFacts:
-    """MedicalNet where its weights are found and verified, else (for "auto") the offline descriptor.
+    """MedicalNet where its weights are found and load, else (for "auto") the offline descriptor.
 
-    InputError if MedicalNet is asked for without weights, or if given weights are another network's.
+    InputError if MedicalNet is asked for without weights, or if weights are another network's.
     """
     from metrics.extractors.weights import HUB_FILE, HUB_REPOSITORY, WEIGHTS_VARIABLE, find_weights
 

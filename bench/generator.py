@@ -64,7 +64,7 @@ class Generator(ABC):
         self.config = config
 
     def check(self, grid: tuple[int, int, int], label_names: Mapping[int, str]) -> None:  # noqa: B027
-        """Raise InputError, before any training, if the model cannot take this grid or these labels."""
+        """Raise InputError, before any training, if the model cannot take grid or labels."""
 
     def fit(self, train: VolumeSet, val: VolumeSet, run: Run) -> State:
         """Learn from `train`, watch `val`, return the state that `sample` needs."""

@@ -53,7 +53,8 @@ def plan_run(config: RunConfig, plugins: Sequence[Path] = ()) -> Plan:
     )
     if config.generators and data.n_test < 2:
         raise InputError(
-            f"{data.name} has {len(patients)} cases, which leaves {data.n_test} for the test split; "
+            f"{data.name} has {len(patients)} cases, which leaves {data.n_test} for the test "
+            "split; "
             "an FID needs at least 2: give more cases or --generators none."
         )
     extractor = decide_extractor(config.scoring)

@@ -7,8 +7,10 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import psutil
 
@@ -28,17 +30,30 @@ class Lock:
         self.path = path
         self._stop = threading.Event()
         self._owned = False
+        self._me = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": psutil.Process().create_time(),
+        }
 
     def held(self) -> bool:
         """Whether a living process holds the lock."""
-        try:
-            owner = json.loads(self.path.read_text(encoding="utf-8"))
-            age = time.time() - self.path.stat().st_mtime
-        except (OSError, json.JSONDecodeError):
+        owner = self._owner()
+        if owner is None:
             return False
         if owner["host"] == socket.gethostname():
             return _alive(owner["pid"], owner["started"])
-        return age < STALE_S
+        try:
+            return time.time() - self.path.stat().st_mtime < STALE_S
+        except OSError:  # given back just now
+            return False
+
+    def _owner(self) -> dict[str, Any] | None:
+        try:
+            owner: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            return None
+        return owner
 
     def __enter__(self) -> bool:
         self._owned = self._take()
@@ -53,15 +68,13 @@ class Lock:
         trace: TracebackType | None,
     ) -> None:
         self._stop.set()
-        if self._owned:
+        if self._owned and self._owner() == self._me:  # a host that slept may have lost it
             self.path.unlink(missing_ok=True)
 
     def _take(self) -> bool:
-        """Create the file with its owner in one step: a hard link of a finished file never half exists."""
-        mine = self.path.with_name(f"{self.path.name}.{socket.gethostname()}.{os.getpid()}")
-        started = psutil.Process().create_time()
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
-        mine.write_text(json.dumps(owner), encoding="utf-8")
+        """Create the file with its owner in one step: a link to a whole file never half exists."""
+        mine = self.path.with_name(f"{self.path.name}.{self._me['host']}.{os.getpid()}")
+        mine.write_text(json.dumps(self._me), encoding="utf-8")
         try:
             for _ in range(2):
                 try:
@@ -70,22 +83,36 @@ class Lock:
                 except FileExistsError:
                     if self.held():
                         return False
-                    self.path.unlink(missing_ok=True)
+                    self._bury()
             return False
         finally:
             mine.unlink(missing_ok=True)
 
+    def _bury(self) -> None:
+        """Take a dead owner's file away; one that a living rival put there meanwhile goes back."""
+        grave = Lock(self.path.with_name(f"{self.path.name}.{self._me['host']}.{os.getpid()}.dead"))
+        with suppress(FileNotFoundError):
+            self.path.rename(grave.path)
+        if grave.held():
+            with suppress(FileExistsError):
+                os.link(grave.path, self.path)
+        grave.path.unlink(missing_ok=True)
+
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            try:
+            with suppress(OSError):  # a network file system's hiccup must not cost the lock
                 os.utime(self.path)
-            except OSError:
-                return
 
 
 def _alive(pid: int, started: float) -> bool:
-    """Whether the process runs; a recycled process number has another start time."""
+    """Whether the process runs; a recycled process number has another start time.
+
+    One that ended but was not waited for (nobody does in many containers) is not running.
+    """
     try:
-        return abs(psutil.Process(pid).create_time() - started) < 2
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return abs(process.create_time() - started) < 2
     except psutil.Error:
         return False

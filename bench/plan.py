@@ -61,7 +61,11 @@ class Cell:
     def title(self) -> str:
         """A person's name for the cell: "segment unet liver-only R+S 3d-lldm"."""
         t = self.tags
-        dose = f"{t.real} real x{t.ratio:g}" if (t.real or "all") != "all" or t.ratio not in (0, 1) else ""
+        dose = (
+            f"{t.real} real x{t.ratio:g}"
+            if (t.real or "all") != "all" or t.ratio not in (0, 1)
+            else ""
+        )
         seed = f"seed {t.seed}" if t.seed else ""
         part = t.stage.removeprefix(f"{t.generator}/")
         words = (self.kind, t.segmenter, t.task, t.arm, t.generator, part, dose, seed)
@@ -72,7 +76,9 @@ class Cell:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Cell:
-        return cls(value["kind"], value["spec"], value["needs"], Tags(**value["tags"]), value["extra"])
+        return cls(
+            value["kind"], value["spec"], value["needs"], Tags(**value["tags"]), value["extra"]
+        )
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,9 @@ class Planner:
         """Every cell of the configuration, each once."""
         n_score = self.config.scoring.synthetic or self.data.n_test
         if self.config.generators:
-            real = self._features("test", self.data.n_test, {"data": self.sets}, Tags(generator="real"))
+            real = self._features(
+                "test", self.data.n_test, {"data": self.sets}, Tags(generator="real")
+            )
             floor = min(n_score, self.data.n_train)
             train = self._features("train", floor, {"data": self.sets}, Tags(generator="real"))
             self._score(real, train, Tags(generator="real", label_source="real"))
@@ -157,7 +165,9 @@ class Planner:
             extra = {"plugin": name, "config": self.config.generators[name]}
             tags = Tags(generator=name, stage=stage.name, seed=seed)
             states[stage.name] = self._add("fit", spec, needs, tags, extra)
-        n_train_sets = [self._n_synthetic(u, r) for u in self.config.real for r in self.config.ratio]
+        n_train_sets = [
+            self._n_synthetic(u, r) for u in self.config.real for r in self.config.ratio
+        ]
         count = max([n_score, *(n_train_sets if self.config.segmenters else [])])
         spec = {
             "plugin": name,
@@ -181,7 +191,10 @@ class Planner:
         if tags.label_source == "pseudo":
             labeller = self._labeller(tags.seed)
             needs["labels"] = self._add(
-                "label", {}, {"synthetic": synthetic, "labeller": labeller, "data": self.sets}, tags
+                "label",
+                {"seed": tags.seed},
+                {"synthetic": synthetic, "labeller": labeller, "data": self.sets},
+                tags,
             )
         for segmenter in self.config.segmenters:
             for task in self._tasks():
@@ -191,13 +204,17 @@ class Planner:
 
     def _labeller(self, seed: int) -> str:
         labeller = self.config.labeller
+        segmenter = SEGMENTERS.get(labeller.segmenter)
         spec = {
             "segmenter": labeller.segmenter,
-            "config": SEGMENTERS.get(labeller.segmenter).Config().model_dump(mode="json"),
+            "version": segmenter.version,
+            "config": segmenter.Config().model_dump(mode="json"),
             "training": labeller.training.model_dump(mode="json"),
             "seed": seed,
         }
-        return self._add("labeller", spec, {"data": self.sets}, Tags(segmenter=labeller.segmenter, seed=seed))
+        return self._add(
+            "labeller", spec, {"data": self.sets}, Tags(segmenter=labeller.segmenter, seed=seed)
+        )
 
     def _features(self, part: str, count: int, needs: dict[str, str], tags: Tags) -> str:
         spec = {
@@ -247,9 +264,9 @@ class Planner:
         self._add("segment", spec, {"data": self.sets, **(needs or {})}, tags)
 
     def _n_synthetic(self, used: int | str, ratio: float) -> int:
-        """As many as `ratio` times the real cases used; of all training cases where none is used."""
+        """`ratio` times the real cases used; times all training cases where none is used."""
         base = self.data.n_train if used in ("all", 0) else int(used)
-        return math.ceil(ratio * base)
+        return math.ceil(round(ratio * base, 6))  # 1.1 * 10 is 11.000000000000002
 
     def _tasks(self) -> tuple[Task, ...]:
         if not self.config.tasks:
@@ -274,16 +291,24 @@ def _check_arms(config: RunConfig, data: DataFacts) -> None:
     for used in config.real:
         if used != "all" and not 0 <= used <= data.n_train:
             raise InputError(
-                f"--real {used} asks for more cases than the {data.n_train} of the training split of "
+                f"--real {used} asks for more cases than the {data.n_train} of the training "
+                "split of "
                 f"{data.name}; give at most that, or all."
             )
     for ratio in config.ratio:
-        if not ratio > 0:
-            raise InputError(f"--ratio {ratio:g} is not above 0; arm R is always run without synthetic volumes.")
+        if not 0 < ratio < math.inf:
+            raise InputError(
+                f"--ratio {ratio:g} is not a number above 0; arm R is always run without synthetic "
+                "volumes."
+            )
+    if config.generators and config.scoring.synthetic == 1:
+        raise InputError("scoring.synthetic is 1, but an FID needs at least 2 volumes; give more.")
     if not config.generators and not config.segmenters:
-        raise InputError("Nothing to do: both --generators and --segmenters are none; name at least one.")
+        raise InputError(
+            "Nothing to do: both --generators and --segmenters are none; name at least one."
+        )
 
 
 def _data_spec(config: RunConfig) -> dict[str, Any]:
-    """What of the data's configuration changes the prepared volumes; the source is its fingerprint."""
+    """What of the data's configuration changes the volumes; the source is its fingerprint."""
     return config.data.model_dump(mode="json", exclude={"source", "tasks"})

@@ -95,7 +95,10 @@ def _frame(
 
     unknown = {key for row in rows for key in row} - set(columns)
     if unknown:
-        raise ValueError(f"A record has the unknown columns {sorted(unknown)}; add them to the schema in bench/records.py.")
+        raise ValueError(
+            f"A record has the unknown columns {sorted(unknown)}; add them to the schema in "
+            "bench/records.py."
+        )
     text = [c for c in columns if c not in _NUMERIC]
     frame = pd.DataFrame(rows, columns=list(columns))
     frame[text] = frame[text].fillna("").astype(str)

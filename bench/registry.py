@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
 import importlib.util
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -48,7 +50,8 @@ class Registry(Generic[T]):
             if known is not None and (known.value != entry.value):
                 raise InputError(
                     f"The {self.kind} {entry.name!r} is defined twice, by {_distribution(known)} "
-                    f"({known.value}) and by {_distribution(entry)} ({entry.value}); uninstall or rename one."
+                    f"({known.value}) and by {_distribution(entry)} ({entry.value}); uninstall "
+                    "or rename one."
                 )
             found[entry.name] = entry
         return found
@@ -74,11 +77,17 @@ class Registry(Generic[T]):
             entry = self._entries[name]
             try:
                 loaded = entry.load()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise InputError(
                     f"The {self.kind} {name!r} of {_distribution(entry)} ({entry.value}) cannot be "
                     f"imported: {type(error).__name__}: {error}; mend or uninstall it."
                 ) from error
+            if not hasattr(loaded, "Config"):
+                raise InputError(
+                    f"The {self.kind} {name!r} of {_distribution(entry)} ({entry.value}) is a "
+                    f"{type(loaded).__name__} without Config; register it with the decorator of "
+                    "bench."
+                )
             self._loaded.setdefault(name, loaded)
         return self._loaded[name]
 
@@ -87,7 +96,8 @@ class Registry(Generic[T]):
         known = self._loaded.get(name)
         entry = self._entries.get(name)
         module, _ = _identity(plugin)
-        stranger = entry is not None and not f"{module}.".startswith(f"{entry.module}.")
+        # An entry point may name a package that re-exports what one of its modules defines.
+        stranger = entry is not None and module.split(".")[0] != entry.module.split(".")[0]
         if stranger or (known is not None and _identity(known) != _identity(plugin)):
             first = self.origin(name)
             raise InputError(
@@ -95,28 +105,32 @@ class Registry(Generic[T]):
                 f"and by {self._importing or module}; rename one."
             )
         self._loaded[name] = plugin
-        if self._importing is not None:
+        # A plug-in file may import a built-in one, which is not the file's own.
+        if self._importing is not None and module == _module_name(self._importing):
             self._files[name] = self._importing
 
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(self.names())}."
+        hint = (
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else f"known are {', '.join(self.names())}."
+        )
         return f"There is no {self.kind} {name!r}: {hint}"
 
     def description(self, name: str) -> str:
         """First line of the plug-in's docstring, read from its source; a reason if that fails."""
         if name in self._files:
-            path: Path | None = self._files[name]
-            attribute = None
-        else:
-            entry = self._entries[name]
-            attribute = entry.attr
-            path = _source(entry.module)
-            if path is None:
+            return _docstring(self._files[name], None)
+        if name not in self._entries:
+            return (self._loaded[name].__doc__ or "").strip().split("\n", 1)[0]
+        entry = self._entries[name]
+        try:  # finding a module imports the packages above it
+            spec = importlib.util.find_spec(entry.module)
+            if spec is None or spec.origin is None:
                 return f"cannot be imported: there is no module {entry.module}"
-        try:
-            return _docstring(path, attribute) if path else ""
-        except (SyntaxError, OSError) as error:
+            return _docstring(Path(spec.origin), entry.attr)
+        except (Exception, SystemExit) as error:
             return f"cannot be imported: {type(error).__name__}: {error}"
 
 
@@ -129,22 +143,33 @@ def _distribution(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unnamed distribution"
 
 
-def _source(module: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except ImportError:
-        return None
-    return Path(spec.origin) if spec and spec.origin else None
-
-
 def _docstring(path: Path, attribute: str | None) -> str:
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    missing = _missing_import(tree)
+    if missing:
+        return f"cannot be imported: there is no module {missing}"
     text = ast.get_docstring(tree) or ""
     for node in tree.body:
-        named = isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute
-        if named and ast.get_docstring(node):
-            text = ast.get_docstring(node) or ""
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
+            text = ast.get_docstring(node) or text
     return text.split("\n", 1)[0]
+
+
+def _missing_import(tree: ast.Module) -> str | None:
+    """A package that the module imports first thing and that is not installed."""
+    for node in tree.body:
+        named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            named = [node.module]
+        for package in (name.split(".")[0] for name in named):
+            if package not in sys.modules and importlib.util.find_spec(package) is None:
+                return package
+    return None
+
+
+def _module_name(path: Path) -> str:
+    """Name of a plug-in file's module; two files of one name in two folders differ."""
+    return f"voxelbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
 GENERATORS: Registry[Any] = Registry("generator", "bench.generators")
@@ -157,10 +182,13 @@ def load_plugin(path: Path) -> None:
     path = path.resolve()
     if not path.is_file():
         raise InputError(f"The plug-in file {path} does not exist; give the path of a Python file.")
-    spec = importlib.util.spec_from_file_location(f"voxelbench_plugin_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(_module_name(path), path)
     if spec is None or spec.loader is None:
-        raise InputError(f"The plug-in file {path} is not a Python file; give one that ends in .py.")
+        raise InputError(
+            f"The plug-in file {path} is not a Python file; give one that ends in .py."
+        )
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pydantic look up annotations
     registries = (GENERATORS, SEGMENTERS)
     for registry in registries:
         registry._importing = path
@@ -168,8 +196,10 @@ def load_plugin(path: Path) -> None:
         spec.loader.exec_module(module)
     except InputError:
         raise
-    except Exception as error:
-        raise InputError(f"The plug-in file {path} cannot be imported: {type(error).__name__}: {error}; mend it.") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"The plug-in file {path} cannot be imported: {type(error).__name__}: {error}; mend it."
+        ) from error
     finally:
         for registry in registries:
             registry._importing = None

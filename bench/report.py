@@ -1,4 +1,4 @@
-"""From the store to records and the leaderboard: what `bench run` ends with and `bench report` does."""
+"""From the store to records and leaderboard: what `bench run` ends with and `bench report` does."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def read_run(out: Path) -> dict[str, Any]:
     """OUT/run.json; InputError if OUT holds no run."""
     path = out / "run.json"
     if not path.is_file():
-        raise InputError(f"{out} holds no run: there is no {path.name}; give the --out of a bench run.")
+        raise InputError(
+            f"{out} holds no run: there is no {path.name}; give the --out of a bench run."
+        )
     run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return run
 
@@ -77,7 +79,10 @@ def cell_rows(store: Store, cells: list[Cell]) -> list[CellRow]:
     outcome: dict[str, tuple[str, str]] = {}
     rows = []
     for cell in cells:
-        status, reason = settled(store, cell, outcome, retry_failed=False) or ("waiting", "not run yet")
+        status, reason = settled(store, cell, outcome, retry_failed=False) or (
+            "waiting",
+            "not run yet",
+        )
         outcome[cell.key] = (status, reason)
         result = store.result(cell.key)
         tags = cell.tags
@@ -124,5 +129,7 @@ def run_info(run: Mapping[str, Any]) -> Any:
 def extractor_text(extractor: Mapping[str, str]) -> str:
     """The extractor in words."""
     if extractor["name"] == "texture":
-        return "texture (offline descriptor without pretrained weights; not comparable with MedicalNet's)"
+        return (
+            "texture (offline descriptor, no pretrained weights; not comparable with MedicalNet's)"
+        )
     return f"{extractor['name']} (weights sha256 {extractor['sha256'][:16]}…)"

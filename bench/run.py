@@ -44,21 +44,30 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        return self.fabric.device
+        device: torch.device = self.fabric.device
+        return device
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The run's precision, for forward passes outside the training loop."""
-        return self.fabric.autocast()
+        context: AbstractContextManager[Any] = self.fabric.autocast()
+        return context
 
     def state(self, stage: str | None = None) -> dict[str, Any]:
         """What the fit of `stage` returned, on the run's device; the only stage by default."""
         if stage is None:
             if len(self.states) != 1:
-                raise ValueError(f"Name one of the stages {sorted(self.states)}; there are {len(self.states)}.")
+                raise ValueError(
+                    f"Name one of the stages {sorted(self.states)}; there are {len(self.states)}."
+                )
             stage = next(iter(self.states))
         if stage not in self.states:
-            raise ValueError(f"Stage {stage!r} is not among those needed here, {sorted(self.states)}; name it in needs.")
-        state: dict[str, Any] = torch.load(self.states[stage], map_location=self.device, weights_only=True)
+            raise ValueError(
+                f"Stage {stage!r} is not among those needed here, {sorted(self.states)}; name "
+                "it in needs."
+            )
+        state: dict[str, Any] = torch.load(
+            self.states[stage], map_location=self.device, weights_only=True
+        )
         return state
 
     def noise(self, index: int, shape: tuple[int, ...], stream: int = 0) -> torch.Tensor:
@@ -68,5 +77,7 @@ class Run:
         batch size, the range asked for, the worker or the device. A model that needs several
         draws for one volume asks for several streams.
         """
-        draw = np.random.default_rng([self.seed, stream, index]).standard_normal(shape, dtype=np.float32)
+        draw = np.random.default_rng([self.seed, stream, index]).standard_normal(
+            shape, dtype=np.float32
+        )
         return torch.from_numpy(draw).to(self.device)

@@ -44,16 +44,17 @@ class Store:
         self.cells = self.out / "cells"
 
     def prepare_folder(self) -> bool:
-        """Make OUT if need be and try to write; True if it was made. InputError if it cannot be written."""
-        existed = self.out.exists()
+        """Make OUT if need be; True if it was made. InputError if it cannot be written."""
         probe = self.out / f".probe-{os.getpid()}"
         try:
+            existed = self.out.exists()
             self.cells.mkdir(parents=True, exist_ok=True)
             probe.write_text("", encoding="utf-8")
             probe.unlink()
         except OSError as error:
             raise InputError(
-                f"The output folder {self.out} cannot be written: {error.strerror or error}; give another --out."
+                f"The output folder {self.out} cannot be written: {error.strerror or error}; "
+                "give another --out."
             ) from error
         return not existed
 
@@ -67,11 +68,13 @@ class Store:
         return self.folder(key) / "work"
 
     def add(self, cell: Cell) -> None:
-        """Write down what the cell is, unless it is known."""
+        """Write down what the cell is; of one that is not done, where its inputs lie now."""
         path = self.folder(cell.key) / "cell.json"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, json.dumps(cell.to_json(), indent=1))
+        text = json.dumps(cell.to_json(), indent=1)
+        if path.is_file() and (self.is_done(cell.key) or path.read_text("utf-8") == text):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)
 
     def cell(self, key: str) -> Cell:
         return Cell.from_json(json.loads((self.folder(key) / "cell.json").read_text("utf-8")))
@@ -110,11 +113,13 @@ class Store:
         last = attempts[-1]
         if last["event"] == "started":
             return "interrupted", f"stopped without a word on {last['host']}, process {last['pid']}"
+        if last["event"] == "done":  # its result.json was taken away, or is of another version
+            return "waiting", ""
         return last["event"], last.get("reason", "")
 
     @contextmanager
     def attempt(self, key: str) -> Iterator[Path]:
-        """Lock the cell and give a fresh folder for its artefacts; Busy if another process has it."""
+        """Lock the cell and give a fresh folder for artefacts; Busy if another process has it."""
         folder = self.folder(key)
         folder.mkdir(parents=True, exist_ok=True)
         with Lock(folder / "lock") as locked:
@@ -127,19 +132,27 @@ class Store:
             yield fresh
 
     def note(self, key: str, event: str, **facts: Any) -> None:
-        """Append a line to the cell's attempts."""
+        """Append a line to the cell's attempts, apart from one that a killed process tore."""
         line = json.dumps({"event": event, "time": now(), **facts}) + "\n"
-        with (self.folder(key) / "attempts.jsonl").open("a", encoding="utf-8") as stream:
+        path = self.folder(key) / "attempts.jsonl"
+        if path.is_file() and not path.read_bytes().endswith(b"\n"):
+            line = "\n" + line
+        with path.open("a", encoding="utf-8") as stream:
             stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
 
-    def finish(self, key: str, fresh: Path, records: Sequence[Record], facts: Mapping[str, Any]) -> None:
+    def finish(
+        self, key: str, fresh: Path, records: Sequence[Record], facts: Mapping[str, Any]
+    ) -> None:
         """Make an attempt's artefacts and records the cell's result."""
         folder = self.folder(key)
         artefacts = folder / "artefacts"
         sums = {
-            path.relative_to(fresh).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+            path.relative_to(fresh).as_posix(): {
+                "size": path.stat().st_size,
+                "sha256": sha256(path),
+            }
             for path in sorted(fresh.rglob("*"))
             if path.is_file()
         }
@@ -158,12 +171,19 @@ class Store:
         shutil.rmtree(folder / "work" / "resume", ignore_errors=True)
 
     def verify(self, key: str) -> None:
-        """Compare every artefact with its size and checksum; Damaged names the first that differs."""
+        """Compare artefacts with their sizes and checksums; Damaged names the first to differ."""
         result = self.result(key)
         for name, known in (result or {}).get("artefacts", {}).items():
             path = self.artefacts(key) / name
-            if not path.is_file() or path.stat().st_size != known["size"] or sha256(path) != known["sha256"]:
-                raise Damaged(f"{path} is missing or differs from its checksum; run again with --rerun to remake it.")
+            if (
+                not path.is_file()
+                or path.stat().st_size != known["size"]
+                or sha256(path) != known["sha256"]
+            ):
+                raise Damaged(
+                    f"{path} is missing or differs from its checksum; run again with --rerun "
+                    "to remake it."
+                )
 
 
 def sha256(path: Path) -> str:

@@ -36,7 +36,7 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Batches:
-    """Which cases step t sees: a new permutation of all n cases each epoch, drawn from (seed, epoch)."""
+    """Which cases step t sees: each epoch a new permutation of all n, drawn from (seed, epoch)."""
 
     n: int
     batch_size: int
@@ -146,7 +146,9 @@ def train(
             _save(fit, checkpoint)
             saved = time.monotonic()
             if run.stop_requested() and fit.step < config.steps:
-                raise Interrupted(f"Stopped at step {fit.step} of {config.steps}; run again to go on.")
+                raise Interrupted(
+                    f"Stopped at step {fit.step} of {config.steps}; run again to go on."
+                )
     return fit.best if fit.best is not None else fit.kept()
 
 
@@ -166,7 +168,8 @@ def _prepare(
     if config.ema_decay:
         for name in average:
             averages[name] = AveragedModel(
-                networks[name], multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)
+                networks[name],
+                multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay),  # type: ignore[no-untyped-call]
             )
     return Fit(dict(networks), dict(optimizers), averages)
 
@@ -191,7 +194,9 @@ def _schedule(
         warm = min(1.0, (t + 1) / (config.warmup_steps + 1))
         if config.schedule == "constant":
             return warm
-        done = min(1.0, max(0, t - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
+        done = min(
+            1.0, max(0, t - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+        )
         return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
     for group in optimizer.param_groups:
@@ -213,7 +218,9 @@ def _step(
         for name, loss in losses(fit.networks, batch):
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise Diverged(f"The loss {name!r} is {value} at step {fit.step}; lower the learning rate.")
+                raise Diverged(
+                    f"The loss {name!r} is {value} at step {fit.step}; lower the learning rate."
+                )
             optimizer = fit.optimizers[name]
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(run.device.type, enabled=False):
@@ -268,8 +275,10 @@ class Curve:
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        if step == 0 or not path.is_file():
-            path.write_text("step,name,value\n", encoding="utf-8")
+        rows = path.read_text(encoding="utf-8").splitlines()[1:] if path.is_file() else []
+        # What lies behind the checkpoint is computed, and written, again.
+        kept = [row for row in rows if row.count(",") == 2 and int(row.split(",")[0]) <= step]
+        path.write_text("\n".join(["step,name,value", *kept, ""]), encoding="utf-8")
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         with self.path.open("a", newline="", encoding="utf-8") as stream:

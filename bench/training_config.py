@@ -17,8 +17,14 @@ class TrainingConfig(Frozen):
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate")
     betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's momenta")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after warm-up")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="learning rate after warm-up"
+    )
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
     clip_norm: float = Field(0.0, ge=0, description="gradient norm is clipped to this; 0 is off")
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are kept; 0 is off")
-    validate_every: int = Field(0, ge=0, description="steps between validations; 0 is only at the end")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="decay of the averaged weights that are kept; 0 is off"
+    )
+    validate_every: int = Field(
+        0, ge=0, description="steps between validations; 0 is only at the end"
+    )

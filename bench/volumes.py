@@ -190,7 +190,7 @@ class VolumeSet:
         return _checksum(_memmap(path)[row], self.label(index) if self.has_labels else None)
 
     def export_nifti(self, folder: Path | str) -> Path:
-        """Write the set as a Decathlon folder (imagesTr, labelsTr, dataset.json) with its affines."""
+        """Write the set as a Decathlon folder (imagesTr, labelsTr, dataset.json)."""
         from bench.datasets.decathlon import write_decathlon
 
         return write_decathlon(self, Path(folder))
@@ -202,8 +202,9 @@ def concatenate(*sets: VolumeSet) -> VolumeSet:
     for other in sets[1:]:
         if other.grid != first.grid or other.label_names != first.label_names:
             raise ValueError(
-                f"Volume sets of grids {first.grid} and {other.grid} and labels {first.label_names} "
-                f"and {other.label_names} cannot be concatenated; prepare them alike."
+                f"Volume sets of grids {first.grid} and {other.grid} and labels "
+                f"{first.label_names} and {other.label_names} cannot be concatenated; prepare "
+                "them alike."
             )
     labelled = all(s.has_labels for s in sets)
     return VolumeSet(
@@ -219,8 +220,8 @@ def concatenate(*sets: VolumeSet) -> VolumeSet:
 class VolumeSetWriter:
     """Writes a volume set case by case; nothing is a volume set until `close` has written set.json.
 
-        with VolumeSetWriter(folder, grid, label_names) as writer:
-            writer.append("case-1", image, label, affine)
+    with VolumeSetWriter(folder, grid, label_names) as writer:
+        writer.append("case-1", image, label, affine)
     """
 
     def __init__(

@@ -31,16 +31,24 @@ Reconstruct = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]  # -> (recons
 class AutoencoderTraining(TrainingConfig):
     """Training of an autoencoder."""
 
-    ema_decay: float = Field(0.995, ge=0, lt=1, description="decay of the averaged weights that are kept; 0 is off")
+    ema_decay: float = Field(
+        0.995, ge=0, lt=1, description="decay of the averaged weights that are kept; 0 is off"
+    )
 
 
 class KLConfig(Frozen):
     """A KL-regularised autoencoder (Rombach et al., arXiv 2112.10752)."""
 
     space_to_depth: int = Field(
-        1, gt=0, description="blocks of this side become channels first: a large saving at full size"
+        1,
+        gt=0,
+        description="blocks of this side become channels first: a large saving at full size",
     )
-    channels: tuple[int, ...] = Field((64, 128, 256), min_length=1, description="width of each level; each after the first halves the grid")
+    channels: tuple[int, ...] = Field(
+        (64, 128, 256),
+        min_length=1,
+        description="width of each level; each after the first halves the grid",
+    )
     num_res_blocks: int = Field(2, gt=0, description="residual blocks in each level")
     norm_groups: int = Field(32, gt=0, description="groups of GroupNorm; divides every width")
     latent_channels: int = Field(4, gt=0, description="channels of the latent grid")
@@ -132,9 +140,9 @@ def check_adversarial(config: AdversarialConfig, grid: Grid, where: str) -> None
         )
 
 
-def latent_grid(config: KLConfig, grid: Grid) -> Grid:
-    """Grid of the latents of volumes on `grid`."""
-    a, b, c = (side // config.factor for side in grid)
+def latent_grid(factor: int, grid: Grid) -> Grid:
+    """Grid of latents `factor` times coarser than `grid`."""
+    a, b, c = (side // factor for side in grid)
     return a, b, c
 
 

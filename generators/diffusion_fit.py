@@ -25,7 +25,9 @@ VALIDATION_CASES = 16
 class DiffusionTraining(TrainingConfig):
     """Training of a denoising network."""
 
-    ema_decay: float = Field(0.995, ge=0, lt=1, description="decay of the averaged weights that are kept; 0 is off")
+    ema_decay: float = Field(
+        0.995, ge=0, lt=1, description="decay of the averaged weights that are kept; 0 is off"
+    )
 
 
 class DiffusionConfig(Frozen):

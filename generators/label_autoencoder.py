@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bench.volumes import VolumeSet
 
 
-class RoundTripTooPoor(RuntimeError):
+class RoundTripError(RuntimeError):
     """The label autoencoder loses structures; what builds on it would be wasted."""
 
 
@@ -106,7 +106,7 @@ def fit_label_autoencoder(
     dice = round_trip_dice(network.to(run.device).eval(), val, run)
     for name, value in dice.items():
         if value < config.required_dice:
-            raise RoundTripTooPoor(
+            raise RoundTripError(
                 f"The label autoencoder's round-trip Dice of {name!r} is {value:.3f}, below "
                 f"required_dice {config.required_dice}; train it longer or give it more channels."
             )

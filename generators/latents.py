@@ -68,7 +68,9 @@ def scale_factor(values: NDArray[np.float32]) -> float:
         n, total, squares = n + row.size, total + exact.sum(), squares + (exact**2).sum()
     variance = squares / n - (total / n) ** 2
     if not variance > 0:
-        raise ValueError("All latents are equal, so they have no scale; train the autoencoder longer.")
+        raise ValueError(
+            "All latents are equal, so they have no scale; train the autoencoder longer."
+        )
     return float(variance**-0.5)
 
 

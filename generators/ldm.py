@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -35,9 +37,11 @@ if TYPE_CHECKING:
 class LDMVAEConfig(GeneratorConfig):
     """Configuration of LDM-VAE."""
 
-    autoencoder: ImageAutoencoderConfig = Field(ImageAutoencoderConfig(), description="image autoencoder")
+    autoencoder: ImageAutoencoderConfig = Field(
+        ImageAutoencoderConfig(), description="image autoencoder"
+    )
     ldm: DiffusionConfig = Field(DiffusionConfig(), description="diffusion in its latents")
-    sampling: SamplingConfig = Field(SamplingConfig(steps=250), description="how volumes are drawn")
+    sampling: SamplingConfig = Field(SamplingConfig(), description="how volumes are drawn")
 
 
 class LDMVQVAEConfig(GeneratorConfig):
@@ -45,6 +49,150 @@ class LDMVQVAEConfig(GeneratorConfig):
 
     autoencoder: VQVAEConfig = Field(VQVAEConfig(), description="image VQ-VAE")
     ldm: DiffusionConfig = Field(DiffusionConfig(), description="diffusion in its latents")
-    sampling: SamplingConfig = Field(SamplingConfig(steps=250), description="how volumes are drawn")
+    sampling: SamplingConfig = Field(SamplingConfig(), description="how volumes are drawn")
 
 
+def image_stages(autoencoder: ImageAutoencoderConfig, ldm: DiffusionConfig) -> tuple[Stage, Stage]:
+    """ "image-autoencoder" and "image-ldm"; LDM-VAE and 3D-LLDM with equal values share them."""
+    return (
+        Stage("image-autoencoder", autoencoder, partial(fit_image_autoencoder, autoencoder)),
+        Stage(
+            "image-ldm",
+            ldm,
+            partial(_fit_image_ldm, autoencoder, ldm),
+            needs=("image-autoencoder",),
+        ),
+    )
+
+
+def image_autoencoder(config: ImageAutoencoderConfig, run: Run) -> KLAutoencoder:
+    """The trained image autoencoder, frozen."""
+    network: KLAutoencoder = loaded(
+        KLAutoencoder(config, channels=1), run.state("image-autoencoder")["autoencoder"], run
+    )
+    return network
+
+
+def image_encoder(network: KLAutoencoder, run: Run) -> Encode:
+    """Latent means of the images of a volume set."""
+    return lambda volumes, i: network.encode(images(volumes, [i], run.device))[0]
+
+
+def _fit_image_ldm(
+    autoencoder: ImageAutoencoderConfig,
+    ldm: DiffusionConfig,
+    train_set: VolumeSet,
+    val: VolumeSet,
+    run: Run,
+) -> State:
+    encode = image_encoder(image_autoencoder(autoencoder, run), run)
+    return fit_latent_diffusion(ldm, encode, train_set, val, run)
+
+
+def _fit_vq_ldm(
+    autoencoder: VQVAEConfig, ldm: DiffusionConfig, train_set: VolumeSet, val: VolumeSet, run: Run
+) -> State:
+    network = image_vqvae(autoencoder, run)
+    return fit_latent_diffusion(
+        ldm,
+        lambda volumes, i: network.encode(images(volumes, [i], run.device)),
+        train_set,
+        val,
+        run,
+    )
+
+
+def image_vqvae(config: VQVAEConfig, run: Run) -> ImageVQVAE:
+    """The trained VQ-VAE, frozen; in eval mode its codebook learns nothing."""
+    network: ImageVQVAE = loaded(ImageVQVAE(config), run.state("image-vqvae")["autoencoder"], run)
+    return network
+
+
+def sample_images(
+    network: KLAutoencoder | ImageVQVAE,
+    ldm: DiffusionConfig,
+    stage: str,
+    latent_shape: tuple[int, int, int, int],
+    sampling: SamplingConfig,
+    indices: Sequence[int],
+    run: Run,
+) -> Iterator[Sample]:
+    """Noise → latent by the LDM of `stage` → image by the autoencoder, for each index in order."""
+    state = run.state(stage)
+    unet = loaded(build_unet(ldm.unet, latent_shape[0]), state["unet"], run)
+    process = make_process(ldm.process)
+    for rows in chunks(indices, sampling.batch_size):
+        z = denoise(process, unet, rows, latent_shape, sampling, run) / state["scale"]
+        for image in decode_images(network, z, run):
+            yield Sample(image)
+
+
+def decode_images(
+    network: KLAutoencoder | ImageVQVAE, z: Tensor, run: Run
+) -> Iterator[NDArray[np.float32]]:
+    """Images (D, H, W) in [0, 1] of unscaled latents (B, C, d, h, w), decoded one at a time."""
+    for i in range(len(z)):
+        with torch.no_grad(), run.autocast():
+            x = network.decode(z[i : i + 1])
+        yield to_unit_range(x)[0]
+
+
+@register_generator("ldm-vae")
+class LDMVAE(Generator):
+    """3D latent diffusion in the latents of a KL autoencoder."""
+
+    Config = LDMVAEConfig
+    config: LDMVAEConfig
+
+    def check(self, grid: Grid, label_names: Mapping[int, str]) -> None:
+        check_image_model(self.config.autoencoder, self.config.ldm, grid)
+        check_sampling(self.config.sampling, self.config.ldm.process)
+
+    def stages(self) -> Sequence[Stage]:
+        return image_stages(self.config.autoencoder, self.config.ldm)
+
+    def sample(self, indices: Sequence[int], run: Run) -> Iterator[Sample]:
+        c = self.config
+        network = image_autoencoder(c.autoencoder, run)
+        shape = (c.autoencoder.latent_channels, *latent_grid(c.autoencoder.factor, run.grid))
+        yield from sample_images(network, c.ldm, "image-ldm", shape, c.sampling, indices, run)
+
+
+def check_image_model(
+    autoencoder: ImageAutoencoderConfig, ldm: DiffusionConfig, grid: Grid
+) -> None:
+    """InputError if the image autoencoder or its LDM cannot take volumes of `grid`."""
+    check_autoencoder(autoencoder, grid, "autoencoder")
+    check_adversarial(autoencoder.adversarial, grid, "autoencoder")
+    check_unet(ldm.unet, latent_grid(autoencoder.factor, grid), "ldm.unet")
+
+
+@register_generator("ldm-vqvae")
+class LDMVQVAE(Generator):
+    """3D latent diffusion in the latents of a VQ-VAE."""
+
+    Config = LDMVQVAEConfig
+    config: LDMVQVAEConfig
+
+    def check(self, grid: Grid, label_names: Mapping[int, str]) -> None:
+        c = self.config
+        check_vqvae(c.autoencoder, grid, "autoencoder")
+        check_adversarial(c.autoencoder.adversarial, grid, "autoencoder")
+        check_unet(c.ldm.unet, latent_grid(c.autoencoder.factor, grid), "ldm.unet")
+        check_sampling(c.sampling, c.ldm.process)
+
+    def stages(self) -> Sequence[Stage]:
+        c = self.config
+        return (
+            Stage("image-vqvae", c.autoencoder, partial(fit_vqvae, c.autoencoder)),
+            Stage(
+                "vq-ldm", c.ldm, partial(_fit_vq_ldm, c.autoencoder, c.ldm), needs=("image-vqvae",)
+            ),
+        )
+
+    def sample(self, indices: Sequence[int], run: Run) -> Iterator[Sample]:
+        c = self.config
+        shape = (c.autoencoder.embedding_dim, *latent_grid(c.autoencoder.factor, run.grid))
+        yield from sample_images(
+            image_vqvae(c.autoencoder, run), c.ldm, "vq-ldm", shape, c.sampling, indices, run
+        )

@@ -17,7 +17,9 @@ Grid = tuple[int, int, int]
 class UNetConfig(Frozen):
     """Size of a denoising U-Net; each level after the first halves the grid."""
 
-    channels: tuple[int, ...] = Field((256, 256, 512), min_length=1, description="width of each level")
+    channels: tuple[int, ...] = Field(
+        (256, 256, 512), min_length=1, description="width of each level"
+    )
     num_res_blocks: int = Field(2, gt=0, description="residual blocks in each level")
     attention_levels: tuple[bool, ...] = Field(
         (False, True, True), description="which levels attend; the bottleneck always does"

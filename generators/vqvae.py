@@ -29,20 +29,26 @@ class VQTraining(TrainingConfig):
     """Training of the VQ-VAE; the last weights are kept, since averaged ones would lag behind a
     codebook that is an average itself and jumps where a code restarts."""
 
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are kept; 0 is off")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="decay of the averaged weights that are kept; 0 is off"
+    )
 
 
 class VQVAEConfig(Frozen):
     """A vector-quantised image autoencoder."""
 
     space_to_depth: int = Field(1, gt=0, description="blocks of this side become channels first")
-    channels: tuple[int, ...] = Field((128, 256), min_length=1, description="width of each level; each halves the grid")
+    channels: tuple[int, ...] = Field(
+        (128, 256), min_length=1, description="width of each level; each halves the grid"
+    )
     num_res_layers: int = Field(3, gt=0, description="residual layers in each level")
     num_embeddings: int = Field(1024, gt=1, description="codes in the codebook")
     embedding_dim: int = Field(8, gt=0, description="length of a code: channels of the latent grid")
     commitment_cost: float = Field(0.25, ge=0, description="weight of the commitment term")
     decay: float = Field(0.99, gt=0, lt=1, description="decay of the codebook's moving averages")
-    restart_every: int = Field(100, ge=0, description="steps after which unused codes restart; 0 is never")
+    restart_every: int = Field(
+        100, ge=0, description="steps after which unused codes restart; 0 is never"
+    )
     adversarial: AdversarialConfig = Field(AdversarialConfig(), description="adversarial term")
     training: VQTraining = Field(VQTraining(), description="optimisation")
 
@@ -184,7 +190,14 @@ def fit_vqvae(config: VQVAEConfig, train_set: VolumeSet, val: VolumeSet, run: Ru
         return {"codes_used": used, "perplexity": perplexity}
 
     kept = fit_reconstruction(
-        network, lambda net, x: net(x), config.adversarial, config.training, train_set, val, run, usage
+        network,
+        lambda net, x: net(x),
+        config.adversarial,
+        config.training,
+        train_set,
+        val,
+        run,
+        usage,
     )
     network.load_state_dict(kept)
     return {"autoencoder": kept, **usage(network.eval())}

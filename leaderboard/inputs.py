@@ -21,7 +21,7 @@ _NUMERIC = {*_TYPES, "value", "n_real", "n_synthetic", "seconds"}
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the tables are functions of: checked, sorted, and of cells that ended well."""
+    """What the tables are functions of: checked, and of cells that ended well."""
 
     records: pd.DataFrame
     cells: pd.DataFrame
@@ -40,8 +40,6 @@ def read_inputs(records: pd.DataFrame, cells: pd.DataFrame) -> Inputs:
     """
     records = _tidy(records, RECORD_COLUMNS, "records").astype({"value": "float64"})
     cells = _tidy(cells, CELL_COLUMNS, "cells")
-    # Sorted, so that no sum over rows depends on the order in which they were measured.
-    records = records.sort_values([*_DICE_KEY, "metric", "plane", "label", "case", "value"])
 
     fid = records[(records["kind"] == "score") & (records["metric"] == "fid")]
     fid = _of_done_cells(fid[fid["plane"].isin(PLANES)], cells[cells["kind"] == "score"], _FID_KEY)
@@ -137,7 +135,7 @@ def _audit(
 
     Records without a planned cell (a table made from ``records.csv`` alone) are given one.
     """
-    found = {_key(group, key): fault(group) for _, group in rows.groupby(key, sort=True)}
+    found = {name: fault(group) for name, group in rows.groupby(key, sort=True)}
     missing = ("failed", "The cell is done and yet its records are missing; run it again.")
     audited: list[Mapping[Any, Any]] = []
     for cell in cells[cells["kind"] == kind].to_dict("records"):
@@ -171,7 +169,3 @@ def _dice_fault(group: pd.DataFrame) -> tuple[str, str]:
 
 def _keys(frame: pd.DataFrame, key: list[str]) -> list[tuple[object, ...]]:
     return list(frame[key].itertuples(index=False, name=None))
-
-
-def _key(group: pd.DataFrame, key: list[str]) -> tuple[object, ...]:
-    return _keys(group.head(1), key)[0]

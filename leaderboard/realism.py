@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from leaderboard.inputs import Inputs, in_order, outcome
@@ -26,6 +27,7 @@ def _row(inputs: Inputs, name: str) -> dict[str, object]:
     fid = inputs.fid[inputs.fid["generator"] == name]
     by_seed = fid.pivot(index="seed", columns="plane", values="value")
     by_seed = by_seed.reindex(index=sorted(set(scores["seed"])), columns=list(PLANES))
+    by_seed = by_seed.where(np.isfinite(by_seed))
     # No average over planes where one of them is missing.
     by_seed.loc[by_seed.isna().any(axis=1), "average"] = float("nan")
     mean = by_seed.mean(skipna=False)
@@ -76,4 +78,5 @@ def _label_source(records: pd.DataFrame, name: str) -> str:
 
 def _cost(records: pd.DataFrame, name: str, metric: str) -> pd.Series[float]:
     own = (records["generator"] == name) & (records["metric"] == metric)
-    return records.loc[own & records["kind"].isin(["fit", "sample"]), "value"].astype("float64")
+    values = records.loc[own & records["kind"].isin(["fit", "sample"]), "value"]
+    return values.sort_values()  # so that the mean does not depend on the order of the records

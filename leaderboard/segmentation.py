@@ -136,7 +136,7 @@ def _gain(synthetic: _Arm, real: _Arm, reason: str) -> dict[str, object]:
     values = pd.concat([synthetic.dice, real.dice], axis=1)
     absent = int(values.isna().all(axis=1).sum())
     if unpaired := len(values) - absent - len(gains):
-        reason = f"{unpaired} cases have a value in one arm only and are left out of the gain."
+        reason = f"Cases with a value in one arm only, left out of the gain: {unpaired}."
     return {
         "gain_relative": relative_gain(real.mean, synthetic.mean),
         "gain_absolute": float(gains.mean()),

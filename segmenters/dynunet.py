@@ -17,7 +17,9 @@ class DynUNetConfig(SegmenterConfig):
     """Widths of the five levels and the number of supervised heads below the finest."""
 
     filters: tuple[int, ...] = Field((32, 64, 128, 256, 320), description="channels of each level")
-    deep_supervision: int = Field(2, ge=0, description="coarser heads that also get a loss; 0 is none")
+    deep_supervision: int = Field(
+        2, ge=0, description="coarser heads that also get a loss; 0 is none"
+    )
 
 
 @register_segmenter("dynunet", DynUNetConfig)
@@ -30,7 +32,7 @@ def dynunet(
     levels = len(config.filters)
     stride = 2 ** (levels - 1)
     require_divisible(size, stride, 2 * stride, "dynunet")
-    return DynUNet(
+    network: nn.Module = DynUNet(
         spatial_dims=3,
         in_channels=in_channels,
         out_channels=out_channels,
@@ -41,3 +43,4 @@ def dynunet(
         deep_supervision=config.deep_supervision > 0,
         deep_supr_num=max(1, config.deep_supervision),
     )
+    return network

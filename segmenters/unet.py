@@ -17,7 +17,9 @@ class UNetConfig(SegmenterConfig):
     """Widths of the encoder's levels; each level below the first halves the resolution."""
 
     channels: tuple[int, ...] = Field((16, 32, 64, 128, 256), description="channels of each level")
-    residual_units: int = Field(0, ge=0, description="residual units per level; 0 is the plain U-Net")
+    residual_units: int = Field(
+        0, ge=0, description="residual units per level; 0 is the plain U-Net"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability")
 
 
@@ -30,7 +32,7 @@ def build_unet(
     stride = 2 ** (len(config.channels) - 1)
     # The deepest level needs two voxels a side: instance normalisation of one voxel is zero.
     require_divisible(size, stride, 2 * stride, name)
-    return UNet(
+    network: nn.Module = UNet(
         spatial_dims=3,
         in_channels=in_channels,
         out_channels=out_channels,
@@ -39,6 +41,7 @@ def build_unet(
         num_res_units=config.residual_units,
         dropout=config.dropout,
     )
+    return network
 
 
 @register_segmenter("unet", UNetConfig)

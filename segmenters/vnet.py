@@ -27,10 +27,11 @@ def vnet(
     from monai.networks.nets import VNet
 
     require_divisible(size, 16, 32, "vnet")
-    return VNet(
+    network: nn.Module = VNet(
         spatial_dims=3,
         in_channels=in_channels,
         out_channels=out_channels,
         dropout_prob_down=config.dropout or None,
         dropout_prob_up=(config.dropout, config.dropout),
     )
+    return network

@@ -48,7 +48,7 @@ class Context:
         return volumes
 
     def tick(self, step: int, total: int) -> None:
-        """Tell the progress of work that has no training loop; Interrupted if the run is to stop."""
+        """Tell the progress of work without a training loop; Interrupted if the run is to stop."""
         self.progress(step, total, {})
         if self.stop_requested():
             raise Interrupted(f"Stopped after {step} of {total}; run again to redo this cell.")

@@ -54,13 +54,24 @@ def execute(
             with PeakMemory() as memory:
                 records = _kind(context.cell.kind)(context)
             seconds = time.perf_counter() - start
-            facts = {"seconds": seconds, "peak_memory_mb": memory.peak_mb, "environment": environment(device)}
+            facts = {
+                "seconds": seconds,
+                "peak_memory_mb": memory.peak_mb,
+                "environment": environment(device),
+            }
             store.finish(key, fresh, [*records, *cost_records(facts)], facts)
         except (KeyboardInterrupt, Interrupted) as error:
             store.note(key, "interrupted", **me, reason=str(error) or "interrupted")
             raise
         except (Exception, SystemExit) as error:
-            store.note(key, "failed", **me, reason=reason(error), traceback=traceback.format_exc(), seconds=time.perf_counter() - start)
+            store.note(
+                key,
+                "failed",
+                **me,
+                reason=reason(error),
+                traceback=traceback.format_exc(),
+                seconds=time.perf_counter() - start,
+            )
             return "failed"
         store.note(key, "done", **me, seconds=seconds)
         return "done"
@@ -98,6 +109,8 @@ def environment(device: Device) -> dict[str, str]:
         "python": platform.python_version(),
         "precision": device.resolved_precision(),
         "threads": str(torch.get_num_threads()),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or "cpu",
         **{name: version(name) for name in libraries},
     }

@@ -16,7 +16,10 @@ def run(context: Context) -> list[Record]:
     train, val = context.volumes("train"), context.volumes("val")
     state = stage.fit(train, val, context.run(train))
     if not isinstance(state, dict):
-        raise TypeError(f"The fit of {stage.name} returned {type(state).__name__}, expected a dict of what sample needs.")
+        raise TypeError(
+            f"The fit of {stage.name} returned {type(state).__name__}, expected a dict of what "
+            "sample needs."
+        )
     torch.save(_to_cpu(state), context.artefacts / "state.pt")
     torch.load(context.artefacts / "state.pt", weights_only=True)  # what cannot be read fails here
     return [Record(metric="parameters", value=_count(state))]

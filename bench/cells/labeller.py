@@ -1,4 +1,4 @@
-"""Fit the segmenter that labels the volumes of image-only generators: on all labels of the training split."""
+"""Label the volumes of image-only generators: one segmenter, fit on the training split's labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def label(context: Context) -> list[Record]:
     spec = context.store.cell(context.cell.needs["labeller"]).spec
     run = context.run(volumes)
     network = build(spec, task, run)
-    state = torch.load(context.needed("labeller") / "state.pt", map_location=run.device, weights_only=True)
+    state = torch.load(
+        context.needed("labeller") / "state.pt", map_location=run.device, weights_only=True
+    )
     network.load_state_dict(state)
     network.eval()
     path = context.artefacts / "labels.npy"

@@ -23,6 +23,10 @@ class PeakMemory:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> PeakMemory:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         self._thread.start()
         return self
 
@@ -34,6 +38,10 @@ class PeakMemory:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        import torch
+
+        if torch.cuda.is_available():
+            self.peak_mb = max(self.peak_mb, torch.cuda.max_memory_allocated() / 2**20)
 
     def _watch(self) -> None:
         process = psutil.Process()

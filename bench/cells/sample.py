@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 
 import numpy as np
 
@@ -26,9 +27,13 @@ def run(context: Context) -> list[Record]:
         train.label_names,
         {"generator": spec["plugin"], "seed": spec["seed"], "labels": generator.labels},
     ) as writer:
-        for i, sample in enumerate(generator.sample(range(count), context.run(train))):
+        samples = generator.sample(range(count), context.run(train))
+        for i, sample in enumerate(islice(samples, count + 1)):  # one too many is told below
             if labelled and sample.label is None:
-                raise ValueError(f"Sample {i} of {spec['plugin']} has no label, but the generator declares {generator.labels} labels.")
+                raise ValueError(
+                    f"Sample {i} of {spec['plugin']} has no label, but the generator declares "
+                    f"{generator.labels} labels."
+                )
             writer.append(
                 f"{spec['plugin']}-{spec['seed']}-{i:05d}",
                 sample.image,
@@ -39,7 +44,9 @@ def run(context: Context) -> list[Record]:
     seconds = (time.perf_counter() - start) / count
     made = len(VolumeSet.open(context.artefacts / "synthetic"))
     if made != count:
-        raise ValueError(f"{spec['plugin']} yielded {made} volumes, asked were {count}; yield one per index.")
+        raise ValueError(
+            f"{spec['plugin']} yielded {made} volumes, asked were {count}; yield one per index."
+        )
     return [Record(metric="seconds_per_volume", value=seconds, n_synthetic=count)]
 
 

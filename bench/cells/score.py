@@ -26,7 +26,7 @@ def features(context: Context) -> list[Record]:
         chunks.append(plane_features(volumes.images(rows), extractor, AXES))
         context.tick(rows[-1] + 1, len(volumes))
     planes = {plane: np.concatenate([chunk[plane] for chunk in chunks]) for plane in chunks[0]}
-    np.savez(context.artefacts / "features.npz", **planes)
+    np.savez(context.artefacts / "features.npz", allow_pickle=False, **planes)
     return []
 
 

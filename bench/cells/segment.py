@@ -28,7 +28,9 @@ def run(context: Context) -> list[Record]:
     run = context.run(test)
     network = fit_segmenter(run, spec, task, arm, val, training)
     predictions = np.stack([predict(network, test.image(i), run) for i in range(len(test))])
-    np.savez_compressed(context.artefacts / "predictions.npz", predictions=predictions, ids=test.ids)
+    np.savez_compressed(
+        context.artefacts / "predictions.npz", predictions=predictions, ids=test.ids
+    )
     if spec["keep_weights"]:
         torch.save(network.state_dict(), context.artefacts / "weights.pt")
     return [
@@ -78,6 +80,8 @@ def case_records(
             records.append(Record(metric="dice", label=name, case=case, value=float(value)))
             if math.isnan(value):
                 seen = bool((predictions[i] == label).any())
-                records.append(Record(metric="absent_but_predicted", label=name, case=case, value=seen))
+                records.append(
+                    Record(metric="absent_but_predicted", label=name, case=case, value=seen)
+                )
         records.append(Record(metric="dice", case=case, value=case_dice(values)))
     return records

@@ -48,12 +48,18 @@ def fit_segmenter(
 
     def validate(networks: Networks) -> dict[str, float]:
         scores = [
-            mean_dice(predict(networks["segmenter"], val_set.image(i), run), task.apply(val_set.label(i)), task)
+            mean_dice(
+                predict(networks["segmenter"], val_set.image(i), run),
+                task.apply(val_set.label(i)),
+                task,
+            )
             for i in range(len(val_set))
         ]
         return {"dice": float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")}
 
-    states = train(run, {"segmenter": network}, losses, batch, training, validate=validate, select="dice")
+    states = train(
+        run, {"segmenter": network}, losses, batch, training, validate=validate, select="dice"
+    )
     network.load_state_dict(states["segmenter"])
     return network.eval()
 
@@ -74,7 +80,7 @@ def supervised(logits: Tensor, labels: Tensor, loss: nn.Module) -> Tensor:
         return value
     heads = logits.float().unbind(dim=1)
     weights = [0.5**i for i in range(len(heads))]
-    total: Tensor = sum(w * loss(head, labels) for w, head in zip(weights, heads, strict=True))  # type: ignore[assignment]
+    total: Tensor = sum(w * loss(head, labels) for w, head in zip(weights, heads, strict=True))
     return total / sum(weights)
 
 
@@ -82,7 +88,8 @@ def predict(network: nn.Module, image: np.ndarray[Any, Any], run: Run) -> Label:
     """Class of every voxel of one image (D, H, W): argmax of the logits, uint8."""
     with torch.no_grad(), run.autocast():
         logits = network(torch.from_numpy(image)[None, None].to(run.device))
-    return logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+    classes: Label = logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+    return classes
 
 
 def mean_dice(prediction: Label, reference: Label, task: Task) -> float:

@@ -36,7 +36,8 @@ def refuse_foreign_packages() -> None:
     """InputError if a package of one of our names would be imported from another distribution."""
     for package, origin in foreign_modules().items():
         raise InputError(
-            f"The package name {package!r} belongs to voxelbench here but is imported from {origin}; "
+            f"The package name {package!r} belongs to voxelbench here but is imported from "
+            f"{origin}; "
             "uninstall the other distribution or use an environment of its own."
         )
 
@@ -72,7 +73,10 @@ def doctor() -> None:
     say("weights", _weights())
     foreign = foreign_owners()
     for package, names in foreign.items():
-        say("packages", f"{package!r} is also installed by {', '.join(names)}; uninstall one of them")
+        say(
+            "packages",
+            f"{package!r} is also installed by {', '.join(names)}; uninstall one of them",
+        )
     if not foreign:
         say("packages", "the names " + ", ".join(PACKAGES) + " are voxelbench's alone")
 
@@ -87,6 +91,6 @@ def _weights() -> str:
     return (
         f"MedicalNet: {found}"
         if found
-        else f"MedicalNet: not found; get {HUB_FILE} from the hub's {HUB_REPOSITORY} and give --weights "
+        else f"MedicalNet: not found; get {HUB_FILE} from the hub's {HUB_REPOSITORY} and give "
         f"or set {WEIGHTS_VARIABLE}. Until then FID uses the offline descriptor."
     )

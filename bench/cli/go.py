@@ -23,7 +23,8 @@ INTERRUPTED = 130
 def go(plan: Plan, out: Path, retry_failed: bool) -> int:
     """Run the plan and return the exit code: 0 all done, 1 some cells failed, 130 interrupted."""
     console = Console()
-    console.print(f"{plan.data.name}, {len(plan.cells)} cells, into {out}", highlight=False)
+    head = f"{plan.data.name}, {len(plan.cells)} cells, into {out}"
+    console.print(head, highlight=False, markup=False, soft_wrap=True)
     with stop_on_signals() as stop:
         try:
             with make_watcher(console, plan.cells, Store(out)) as watcher:
@@ -41,7 +42,8 @@ def close(console: Console, out: Path, outcome: dict[str, tuple[str, str]]) -> i
 
     for table in terminal_tables(report(Store(out)), console.width):
         console.print(table)
-    console.print(f"{out / 'leaderboard' / 'leaderboard.md'}", highlight=False, soft_wrap=True)
+    path = str(out / "leaderboard" / "leaderboard.md")
+    console.print(path, highlight=False, markup=False, soft_wrap=True)
     failed = [key for key, (status, _) in outcome.items() if status == "failed"]
     blocked = [key for key, (status, _) in outcome.items() if status == "blocked"]
     if not failed:

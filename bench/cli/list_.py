@@ -36,13 +36,14 @@ def list_(
 
 def _show_kind(kind: str) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=kind, title_justify="left", box=None, pad_edge=False)
     for column in ("name", "what", "from"):
         table.add_column(column)
     for row in _rows(kind):
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console().print(table, "")
 
 
@@ -56,7 +57,10 @@ def _rows(kind: str) -> list[tuple[str, str, str]]:
     if kind == "presets":
         from bench.presets import preset_names, read_preset
 
-        return [(name, str(read_preset(name).get("description", "")), "voxelbench") for name in preset_names()]
+        return [
+            (name, str(read_preset(name).get("description", "")), "voxelbench")
+            for name in preset_names()
+        ]
     registry: Any = GENERATORS if kind == "generators" else SEGMENTERS
     return [(n, registry.description(n), registry.origin(n).source) for n in registry.names()]
 
@@ -70,7 +74,9 @@ def _show_one(name: str) -> None:
 
     console = Console()
     if name in preset_names():
-        console.print(yaml.safe_dump(read_preset(name), sort_keys=False), highlight=False, markup=False)
+        console.print(
+            yaml.safe_dump(read_preset(name), sort_keys=False), highlight=False, markup=False
+        )
         return
     model, title = _model(name)
     console.print(title, highlight=False, markup=False)
@@ -86,7 +92,10 @@ def _model(name: str) -> tuple[Any, str]:
     for registry in (GENERATORS, SEGMENTERS):
         if name in registry.names():
             plugin = registry.get(name)
-            return plugin.Config, f"{name}: {registry.description(name)} ({registry.origin(name).source})"
+            return (
+                plugin.Config,
+                f"{name}: {registry.description(name)} ({registry.origin(name).source})",
+            )
     from bench.presets import preset_names
 
     known = [*KINDS, "run", *GENERATORS.names(), *SEGMENTERS.names(), *preset_names()]
@@ -103,7 +112,12 @@ def _show_fields(console: Any, model: Any, prefix: str) -> None:
             console.print(f"{prefix}{key}:{meaning}", highlight=False, markup=False, soft_wrap=True)
             _show_values(console, default, f"{prefix}  ")
         else:
-            console.print(f"{prefix}{key}: {_plain(default)}{meaning}", highlight=False, markup=False, soft_wrap=True)
+            console.print(
+                f"{prefix}{key}: {_plain(default)}{meaning}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 def _show_values(console: Any, value: Any, prefix: str) -> None:
@@ -117,7 +131,12 @@ def _show_values(console: Any, value: Any, prefix: str) -> None:
             console.print(f"{prefix}{key}:{meaning}", highlight=False, markup=False, soft_wrap=True)
             _show_values(console, inner, f"{prefix}  ")
         else:
-            console.print(f"{prefix}{key}: {_plain(inner)}{meaning}", highlight=False, markup=False, soft_wrap=True)
+            console.print(
+                f"{prefix}{key}: {_plain(inner)}{meaning}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 def _plain(value: Any) -> str:

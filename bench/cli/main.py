@@ -29,7 +29,8 @@ def main() -> None:
         doctor.refuse_foreign_packages()
         app()
     except InputError as error:
-        typer.echo(f"bench: {error}", err=True)
+        # Reasons of other libraries may run over several lines.
+        typer.echo(f"bench: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 
 

@@ -123,7 +123,7 @@ class Live(Plain):
     def step(self, step: int, total: int, scalars: Mapping[str, float]) -> None:
         spent = time.monotonic() - self.since
         loss = "  ".join(f"{name} {value:.3g}" for name, value in scalars.items())
-        note = f"{escape(loss)}  {duration(spent / step * (total - step))} left"
+        note = f"{escape(loss)}  {duration(spent / max(step, 1) * (total - step))} left"
         self.bars.update(self.cell_bar, total=total, completed=step, note=note)
 
     def ended(self, cell: Cell, status: str, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -15,20 +16,29 @@ Plugins = Annotated[
 
 
 def run(
-    generators: Annotated[str, typer.Option(help='"all", "none", or names separated by commas.')] = "all",
-    segmenters: Annotated[str, typer.Option(help='"all", "none", or names separated by commas.')] = "all",
+    generators: Annotated[
+        str, typer.Option(help='"all", "none", or names separated by commas.')
+    ] = "all",
+    segmenters: Annotated[
+        str, typer.Option(help='"all", "none", or names separated by commas.')
+    ] = "all",
     data: Annotated[
         str, typer.Option(help='"phantom", a folder in the Decathlon layout, or a YAML file.')
     ] = "phantom",
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; runs/DATA-PRESET by default.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="quick, small or paper; see bench list presets.")] = "quick",
+    preset: Annotated[
+        str, typer.Option(help="quick, small or paper; see bench list presets.")
+    ] = "quick",
     settings: Annotated[
-        list[str], typer.Option("--set", help="Override a value: --set data.cases=20. May be repeated.")
+        list[str],
+        typer.Option("--set", help="Override a value: --set data.cases=20. May be repeated."),
     ] = [],  # noqa: B006
     seeds: Annotated[str | None, typer.Option(help="Seeds separated by commas.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Tasks separated by commas; all by default.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks separated by commas; all by default.")
+    ] = None,
     real: Annotated[
         str | None, typer.Option(help="Real training cases used: counts or all, e.g. 6,20,all.")
     ] = None,
@@ -39,10 +49,14 @@ def run(
         Path | None, typer.Option(help="MedicalNet's resnet_50_23dataset.pth for the FID.")
     ] = None,
     plugin: Plugins = [],  # noqa: B006
-    retry_failed: Annotated[bool, typer.Option(help="Try again the cells that failed before.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Show what would be computed, and compute nothing.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option(help="Try again the cells that failed before.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Show what would be computed, and compute nothing.")
+    ] = False,
 ) -> None:
-    """Train every generator, sample and score it, train every segmenter on R and R+S, make the tables.
+    """Train and score every generator, train every segmenter on R and R+S, make the tables.
 
     The same command again goes on where the last one stopped, and does no work twice.
     """
@@ -61,7 +75,8 @@ def run(
         settings = [*settings, f"scoring.weights={weights}"]
     config = resolve(preset, read_data_argument(data), settings, generators, segmenters, options)
     plan = plan_run(config, plugin)
-    folder = out or Path("runs") / f"{plan.data.name}-{preset}"
+    name = re.sub(r"[^\w.-]+", "-", plan.data.name)  # a data set's own name may hold anything
+    folder = out or Path("runs") / f"{name}-{preset}"
     if dry_run:
         from bench.cli.show import show_plan
 

@@ -20,8 +20,10 @@ def show_plan(plan: Plan, out: Path) -> None:
     data = plan.data
     console.print(
         f"{data.name}: {data.n_train} training, {data.n_val} validation, {data.n_test} test cases, "
-        f"grid {'x'.join(map(str, plan.config.data.grid))}; tasks {', '.join(t.name for t in data.tasks)}",
+        f"grid {'x'.join(map(str, plan.config.data.grid))}; tasks "
+        f"{', '.join(plan.config.tasks or [t.name for t in data.tasks])}",
         highlight=False,
+        markup=False,
     )
     from dataclasses import asdict
 

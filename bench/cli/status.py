@@ -25,7 +25,13 @@ def status(out: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> Non
     table = Table("kind", "done", "running", "failed", "interrupted", "waiting")
     for kind in dict.fromkeys(cell.kind for cell in cells):
         counts = Counter(states[cell.key][0] for cell in cells if cell.kind == kind)
-        table.add_row(kind, *(str(counts[name]) for name in ("done", "running", "failed", "interrupted", "waiting")))
+        table.add_row(
+            kind,
+            *(
+                str(counts[name])
+                for name in ("done", "running", "failed", "interrupted", "waiting")
+            ),
+        )
     console.print(table)
     done = sum(state == "done" for state, _ in states.values())
     console.print(f"{done} of {len(cells)} cells are done.", highlight=False)

@@ -31,6 +31,15 @@ class Window:
         matrix[:3, 3] = self.start + 0.5 * self.step - 0.5
         return matrix
 
+    def share_inside(self, mask: NDArray[np.bool_]) -> float:
+        """Fraction of the voxels of `mask` (X, Y, Z) whose centres lie in the window."""
+        end = self.start + self.step * np.array(self.grid)
+        inside = [
+            slice(max(0, int(np.ceil(low - 0.5))), max(0, int(np.ceil(high - 0.5))))
+            for low, high in zip(self.start, end, strict=True)
+        ]
+        return float(np.count_nonzero(mask[tuple(inside)]) / np.count_nonzero(mask))
+
     def centres(self, axis: int) -> Vector:
         """Coordinates in the image of the grid's voxel centres along `axis`."""
         centres: Vector = self.affine[axis, 3] + self.step[axis] * np.arange(self.grid[axis])
@@ -136,9 +145,7 @@ def _crop(
     return array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], low
 
 
-def _sample(
-    array: NDArray[np.float32], window: Window, first: NDArray[Any]
-) -> NDArray[np.float32]:
+def _sample(array: NDArray[np.float32], window: Window, first: NDArray[Any]) -> NDArray[np.float32]:
     result: NDArray[np.float32] = ndimage.affine_transform(
         array,
         window.step,

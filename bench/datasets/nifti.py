@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -83,8 +84,9 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
         file = nib.load(path)
         voxels = np.asanyarray(file.dataobj)
         affine = np.asarray(file.affine, dtype=np.float64)
-        zooms = file.header.get_zooms()[:3]
-        voxels + 0  # colour voxels are records, which are no numbers
+        zooms = _stored_zooms(path, type(file.header))
+        if voxels.dtype.kind not in "iuf":
+            raise TypeError(f"voxels of type {file.get_data_dtype()}")
     except _UNREADABLE as error:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}: {error}); fetch the file again."
@@ -99,10 +101,17 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if not (np.isfinite(affine).all() and min(*zooms, *sizes) > 0 and _invertible(affine)):
         raise InputError(
-            f"{path} has voxel sizes {[float(z) for z in zooms]} mm and affine "
+            f"{path} has voxel sizes {zooms} mm and affine "
             f"{affine[:3].tolist()}, which give no place to its voxels; correct its header."
         )
     return voxels, affine
+
+
+def _stored_zooms(path: Path, header: Any) -> list[float]:
+    # As stored: nibabel's own reading replaces a voxel size of 0 by 1 mm.
+    with ImageOpener(path) as stream:
+        stored = header.from_fileobj(stream, check=False)
+    return [abs(float(size)) for size in stored["pixdim"][1:4]]
 
 
 def _invertible(affine: NDArray[np.float64]) -> bool:

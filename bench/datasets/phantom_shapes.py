@@ -68,6 +68,8 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     # Bowel loops: random walks (loops, points, xyz) through the lower abdomen.
     starts = rng.uniform((-90.0, 0.0, -95.0), (80.0, 60.0, -8.0), size=(20, 1, 3))
     steps = np.cumsum(rng.normal(size=(20, 4, 3)) * (18.0, 10.0, 8.0), axis=1)
+    bowel = np.clip(starts + steps, (-92.0, -8.0, -130.0), (92.0, 64.0, -6.0))
+    bowel[..., :2] /= np.maximum(np.hypot(bowel[..., 0] / 76, bowel[..., 1] / 48), 1.0)[..., None]
     return Patient(
         scale=rng.uniform(0.92, 1.03),
         half_width=rng.uniform(121.0, 133.0),
@@ -87,7 +89,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         stomach=rng.uniform(0.8, 1.2),
         gas_level=rng.uniform(8.0, 26.0),
         spine_phase=rng.uniform(0.0, VERTEBRA_PERIOD),
-        bowel=np.clip(starts + steps, (-92.0, -8.0, -130.0), (92.0, 64.0, -6.0)),
+        bowel=bowel,
         bowel_radii=rng.uniform(8.0, 14.0, size=20),
         warp_vectors=amplitude.astype(np.float32),
         warp_frequencies=(2.0 * np.pi * direction / wavelength).astype(np.float32),

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from bench.datasets.phantom_lesions import Lesion
 from bench.datasets.phantom_shapes import LIVER_BOX, Lookup
@@ -189,14 +190,12 @@ def _is_clear(
     outside: Lookup, line: Array, other: Array, own: Array, lesions: list[Lesion]
 ) -> bool:
     """Whether a new centre line stays in the liver, off the other tree, kin and lesions."""
-    if any(lesion.distance(*line.T).min() < 3.0 for lesion in lesions):
+    for lesion in lesions:
+        if cdist(line, lesion.centre[None]).min() < 1.25 * lesion.radius + 3.0:
+            return False
+    if cdist(line, other).min() < _CLEARANCE or cdist(line[len(line) // 2 :], own).min() < 6.0:
         return False
-    gap = np.linalg.norm(line[:, None] - other[None], axis=2).min(axis=1)
-    if gap.min() < _CLEARANCE:
-        return False
-    tail = line[len(line) // 2 :]
-    kin = np.linalg.norm(tail[:, None] - own[None], axis=2).min(axis=1)
-    return bool(kin.min() > 6.0 and outside(line).max() < -4.0)
+    return bool(outside(line).max() < -4.0)
 
 
 def resolve(
@@ -226,8 +225,7 @@ def resolve(
         if dense[1 - vein.tree]:
             others = np.concatenate([p for p, _ in dense[1 - vein.tree]])
             widths = np.concatenate([r for _, r in dense[1 - vein.tree]])
-            other = np.linalg.norm(points[:, None] - others[None], axis=2) - widths[None]
-            room = np.minimum(room, other.min(axis=1))
+            room = np.minimum(room, (cdist(points, others) - widths).min(axis=1))
         touches = np.flatnonzero(room - radii < gap)
         stop = int(touches[0]) if touches.size else len(points)
         points, radii = points[:stop], radii[:stop]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,10 @@ from bench.datasets.source import RawCase, Source
 from bench.datasets.split import guard_sets, split_cases
 from bench.errors import InputError
 from bench.volumes import VolumeSet, VolumeSetWriter
+
+# Threads suffice: decompression and interpolation release the interpreter's lock. More than 8 would
+# hold that many whole scans in memory and wait for the disk.
+_WORKERS = min(8, os.cpu_count() or 1)
 
 
 class PreparedCase(NamedTuple):
@@ -78,6 +83,7 @@ def prepare(
                     progress(done, len(patients))
         sets[part] = VolumeSet.open(folder / part)
     guard_sets(sets["train"], sets["val"], sets["test"])
+    _warn_of_cut_foreground(sets, config)
     return sets
 
 
@@ -110,6 +116,7 @@ def prepare_case(raw: RawCase, config: DataConfig) -> PreparedCase:
         "shape": list(raw.image.shape),
         "spacing_mm": np.linalg.norm(raw.affine[:3, :3], axis=0).round(6).tolist(),
         "axes": "".join(nib.aff2axcodes(raw.affine)),
+        "foreground_inside": round(window.share_inside(label > 0), 4),
     }
     return PreparedCase(
         scale_to_unit(resample_image(image, window), config.percentiles),
@@ -131,6 +138,20 @@ def scale_to_unit(
     scaled = np.clip((image - low) / (high - low), 0, 1)
     unit: NDArray[np.float32] = np.nan_to_num(scaled, nan=0.0).astype(np.float32)
     return unit
+
+
+def _warn_of_cut_foreground(sets: dict[str, VolumeSet], config: DataConfig) -> None:
+    cases = [case for part in sets.values() for case in part.cases]
+    inside = {case.id: case.source.get("foreground_inside", 1.0) for case in cases}
+    cut = [id for id, share in inside.items() if share < 1]
+    if cut:
+        worst = min(cut, key=lambda id: float(inside[id]))
+        warnings.warn(
+            f"The grid {config.grid} at {config.spacing} mm cuts off labelled voxels of {len(cut)} "
+            f"of {len(cases)} cases, most of {worst} ({inside[worst]:.0%} kept); set a larger "
+            "data.grid or data.spacing.",
+            stacklevel=3,
+        )
 
 
 def _to_ras(raw: RawCase) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]:
@@ -156,17 +177,13 @@ def _case_of(source: Source, config: DataConfig) -> Callable[[str], PreparedCase
 def _in_order(
     work: Callable[[str], PreparedCase], ids: Iterable[str], ahead: int = 2
 ) -> Iterator[PreparedCase]:
-    """`work` of every id, in order, on all cores, at most `ahead` results a core waiting.
-
-    Threads suffice: decompression and interpolation release the interpreter's lock.
-    """
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ThreadPoolExecutor(workers) as pool:
+    """`work` of every id, in order, at most `ahead` results a thread waiting."""
+    with ThreadPoolExecutor(_WORKERS) as pool:
         waiting: deque[Future[PreparedCase]] = deque()
         try:
             for id in ids:
                 waiting.append(pool.submit(work, id))
-                if len(waiting) > ahead * (workers or 1):
+                if len(waiting) > ahead * _WORKERS:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from bench.cells.execute import execute
 from bench.device import Device
-from bench.errors import Interrupted
 from bench.engine import Outcome, Watcher
+from bench.errors import Interrupted
 from bench.plan import Cell
 from bench.store import Busy, Store
 
@@ -79,8 +79,14 @@ def settled(
         return "done", ""
     for role, key in cell.needs.items():
         status, reason = outcome[key]
+        if status == "waiting":
+            return "waiting", "not run yet"
         if status != "done":
-            first = reason if status == "blocked" else f"needs {store.cell(key).title}, which failed: {reason}"
+            first = (
+                reason
+                if status == "blocked"
+                else f"needs {store.cell(key).title}, which failed: {reason}"
+            )
             return "blocked", first or f"needs {role}, which is not done"
     status, reason = store.status(cell.key)
     if status == "failed" and not retry_failed:

@@ -19,6 +19,15 @@ SMALLEST_SIDE = 32
 SIDE_MULTIPLE = 4  # a latent voxel covers 4 x 4 x 4 voxels
 
 
+class HAGANTraining(TrainingConfig):
+    """Defaults are the paper's; the average is of the generator's weights."""
+
+    steps: int = Field(80_000, gt=0, description="steps of each network")
+    batch_size: int = Field(4, gt=0, description="volumes per step")
+    learning_rate: float = Field(1e-4, gt=0, description="of G, E and Sub_E")
+    betas: tuple[float, float] = Field((0.0, 0.999), description="momenta of all four Adams")
+
+
 class HAGANConfig(GeneratorConfig):
     """Defaults are the paper's."""
 
@@ -26,15 +35,12 @@ class HAGANConfig(GeneratorConfig):
     width: float = Field(
         1.0, gt=0, le=4, description="all channel numbers are the paper's times this"
     )
-    discriminator_learning_rate: float = Field(
-        4e-4, gt=0, description="learning rate of D; G and the encoders have training.learning_rate"
-    )
+    discriminator_learning_rate: float = Field(4e-4, gt=0, description="learning rate of D")
     train_encoders: bool = Field(
         True, description="also train E and Sub_E; samples do not depend on them"
     )
-    training: TrainingConfig = Field(
-        TrainingConfig(steps=80_000, batch_size=4, learning_rate=1e-4, betas=(0.0, 0.999)),
-        description="length, batch, and the Adam of each network; the average is the generator's",
+    training: HAGANTraining = Field(
+        HAGANTraining(), description="length, batch, averaging, and the Adam of each network"
     )
 
 

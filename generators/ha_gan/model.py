@@ -52,9 +52,9 @@ def fit(config: HAGANConfig, volumes: VolumeSet, run: Run) -> dict[str, Any]:
 
 def sample(config: HAGANConfig, indices: Sequence[int], run: Run) -> Iterator[Sample]:
     """The volume of each index, in order."""
-    with torch.device(run.device):
+    with torch.device("meta"):  # the weights are about to be replaced: none are drawn
         network = HierarchicalGenerator(Geometry(run.grid), config.latent_dim, config.width)
-    network.load_state_dict(run.state()["generator"])
+    network.load_state_dict(run.state()["generator"], assign=True)
     network.eval()
     for index in indices:
         # One volume a pass: a batch of another size would round differently.

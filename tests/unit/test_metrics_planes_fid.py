@@ -15,6 +15,8 @@ from metrics.fid import fid_per_plane, plane_features
 from metrics.frechet import frechet_distance
 from metrics.planes import PLANES, normal_axis, reorient
 
+Features = dict[str, NDArray[np.float64]]
+
 ALL_AXES = [
     "".join(letters) for order in permutations(("RL", "AP", "SI")) for letters in product(*order)
 ]
@@ -99,8 +101,10 @@ def test_volumes_outside_the_range_are_named(value: float, message: str) -> None
 
 def test_fid_per_plane_and_its_average() -> None:
     rng = np.random.default_rng(1)
-    real = {plane: rng.normal(size=(9, 3)) for plane in PLANES}
-    synthetic = {plane: rng.normal(shift, size=(7, 3)) for shift, plane in enumerate(PLANES)}
+    real: Features = {plane: rng.normal(size=(9, 3)) for plane in PLANES}
+    synthetic: Features = {
+        plane: rng.normal(shift, size=(7, 3)) for shift, plane in enumerate(PLANES)
+    }
     distances = fid_per_plane(real, synthetic)
     for plane in PLANES:
         assert distances[plane] == frechet_distance(real[plane], synthetic[plane])
@@ -109,7 +113,7 @@ def test_fid_per_plane_and_its_average() -> None:
 
 
 def test_fid_refuses_different_planes() -> None:
-    features = {plane: np.zeros((3, 2)) for plane in PLANES}
+    features: Features = {plane: np.zeros((3, 2)) for plane in PLANES}
     with pytest.raises(ValueError, match="the same planes"):
         fid_per_plane(features, {"axial": np.zeros((3, 2))})
     with pytest.raises(ValueError, match="the same planes"):

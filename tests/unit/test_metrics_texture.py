@@ -48,14 +48,14 @@ def hippocampi(n: int) -> Volumes:
         low, high = np.percentile(volume, (0.5, 99.5))
         factors = [side / old for side, old in zip((32, 40, 32), volume.shape, strict=True)]
         volumes.append(zoom((volume - low) / (high - low), factors, order=1))
-    return np.clip(np.stack(volumes), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(np.stack(volumes), 0, 1), dtype=np.float32)
 
 
 def degradations(real: Volumes) -> dict[str, Volumes]:
     rng = np.random.default_rng(1)
 
     def blur(sigma: float) -> Volumes:
-        return gaussian_filter(real, (0, sigma, sigma, sigma))
+        return np.asarray(gaussian_filter(real, (0, sigma, sigma, sigma)))
 
     def noise(deviation: float) -> Volumes:
         return (real + rng.normal(0, deviation, real.shape)).astype(np.float32)

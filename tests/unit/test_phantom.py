@@ -83,14 +83,15 @@ def test_patient_lies_as_the_axes_say() -> None:
         assert centre(label > 0)[0] > 16.0
         air_above, abdomen = image[20:26, 10:22, 30:].mean(), image[20:26, 10:22, 10:20].mean()
         assert air_above < 0.5 * abdomen
-        # Hepatic veins converge high and at the back; the portal vein enters low.
-        top = np.argwhere(label == HEPATIC)[:, 2].max()
-        assert top > np.argwhere(label == PORTAL)[:, 2].mean()
-        assert centre(label == HEPATIC)[2] > centre(label == PORTAL)[2]
+        # The hepatic veins converge above and behind, the portal vein enters from below.
+        voxels = np.argwhere(label == HEPATIC)
+        confluence = voxels[np.argsort(voxels[:, 2])[-6:]].mean(axis=0)
+        assert confluence[2] > centre(label == PORTAL)[2] + 1.0
+        assert confluence[1] < centre(label == LIVER)[1]
 
 
 def test_kidneys_are_bright_on_both_sides_of_the_spine() -> None:
-    for index in range(6):
+    for index in range(4):
         image, label, _ = case(index, FINE)
         back = np.where(label == 0, image, 0.0)[:, 8:30, 8:30]
         for side in (back[:28], back[28:]):
@@ -98,7 +99,7 @@ def test_kidneys_are_bright_on_both_sides_of_the_spine() -> None:
 
 
 def test_veins_lie_in_the_liver_and_keep_apart() -> None:
-    for index in range(20):
+    for index in range(12):
         label = case(index).label
         portal, hepatic = label == PORTAL, label == HEPATIC
         assert portal.sum() >= 30

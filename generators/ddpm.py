@@ -1,0 +1,135 @@
+"""3D-DDPM: diffusion of the voxels themselves (Ho et al., arXiv 2006.11239, in 3D)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from monai.networks.utils import pixelshuffle, pixelunshuffle
+from pydantic import Field
+
+from bench.generator import Generator, GeneratorConfig, Stage, State, register_generator
+from bench.training import Batches
+from bench.volumes import Sample
+from generators.data import images, to_unit_range
+from generators.diffusion import (
+    ProcessConfig,
+    SamplingConfig,
+    check_sampling,
+    chunks,
+    denoise,
+    make_process,
+)
+from generators.diffusion_fit import VALIDATION_CASES, DiffusionConfig, fit_diffusion
+from generators.latents import loaded
+from generators.unet import Grid, UNetConfig, build_unet, check_divisible, check_unet
+
+if TYPE_CHECKING:
+    from bench.run import Run
+    from bench.volumes import VolumeSet
+
+VOXEL_RANGE = (-1.0, 1.0)
+
+
+class PixelUNetConfig(UNetConfig):
+    """Size of the U-Net on voxels."""
+
+    channels: tuple[int, ...] = Field(
+        (64, 64, 128, 192, 256), min_length=1, description="width of each level"
+    )
+    num_res_blocks: int = Field(1, gt=0, description="residual blocks in each level")
+    attention_levels: tuple[bool, ...] = Field(
+        (False, False, False, False, True),
+        description="which levels attend; the bottleneck always does",
+    )
+
+
+class PixelProcessConfig(ProcessConfig):
+    """The noise process on voxels."""
+
+    schedule: Literal["scaled_linear_beta", "linear_beta", "cosine"] = Field(
+        "cosine", description="noise schedule of Gaussian diffusion; not used by flow"
+    )
+
+
+class PixelDiffusionConfig(DiffusionConfig):
+    """Diffusion of voxels."""
+
+    space_to_depth: int = Field(
+        1,
+        gt=0,
+        description="blocks of this side become channels first: a large saving at full size",
+    )
+    unet: PixelUNetConfig = Field(PixelUNetConfig(), description="network")
+    process: PixelProcessConfig = Field(PixelProcessConfig(), description="noise and prediction")
+    loss: Literal["l1", "l2"] = Field("l1", description="distance of output and target")
+
+
+class PixelSamplingConfig(SamplingConfig):
+    """How volumes are drawn: the full chain of DDPM by default."""
+
+    steps: int = Field(1000, gt=0, description="network evaluations for one volume")
+    eta: float = Field(
+        1.0, ge=0, le=1, description="noise in Gaussian steps: 0 is DDIM, 1 with all steps DDPM"
+    )
+
+
+class DDPM3DConfig(GeneratorConfig):
+    """Configuration of 3D-DDPM."""
+
+    diffusion: PixelDiffusionConfig = Field(
+        PixelDiffusionConfig(), description="network, process, training"
+    )
+    sampling: PixelSamplingConfig = Field(
+        PixelSamplingConfig(), description="how volumes are drawn"
+    )
+
+
+@register_generator("3d-ddpm")
+class DDPM3D(Generator):
+    """3D diffusion in pixel space."""
+
+    Config = DDPM3DConfig
+    config: DDPM3DConfig
+
+    def check(self, grid: Grid, label_names: Mapping[int, str]) -> None:
+        c = self.config.diffusion
+        check_divisible(grid, c.space_to_depth, "diffusion.space_to_depth")
+        check_unet(c.unet, self._shape(grid)[1:], "diffusion.unet")
+        check_sampling(self.config.sampling, c.process)
+
+    def stages(self) -> Sequence[Stage]:
+        return (Stage("pixel-ddpm", self.config.diffusion, self.fit),)
+
+    def fit(self, train: VolumeSet, val: VolumeSet, run: Run) -> State:
+        c = self.config.diffusion
+        block = c.space_to_depth
+        order = Batches(len(train), c.training.batch_size, run.seed)
+        watched = list(range(min(len(val), VALIDATION_CASES)))
+        held_out = images(val, watched, run.device) if watched else torch.empty(0)
+        torch.manual_seed(run.seed)
+        kept = fit_diffusion(
+            c,
+            build_unet(c.unet, channels=block**3),
+            make_process(c.process),
+            lambda step: pixelunshuffle(images(train, order(step), run.device), 3, block),
+            pixelunshuffle(held_out, 3, block) if watched else held_out,
+            run,
+        )
+        return {"unet": kept}
+
+    def sample(self, indices: Sequence[int], run: Run) -> Iterator[Sample]:
+        c = self.config.diffusion
+        block = c.space_to_depth
+        unet = loaded(build_unet(c.unet, channels=block**3), run.state("pixel-ddpm")["unet"], run)
+        process = make_process(c.process, clip=VOXEL_RANGE)
+        for rows in chunks(indices, self.config.sampling.batch_size):
+            x = denoise(process, unet, rows, self._shape(run.grid), self.config.sampling, run)
+            for image in to_unit_range(pixelshuffle(x, 3, block)):
+                yield Sample(image)
+
+    def _shape(self, grid: Grid) -> tuple[int, int, int, int]:
+        block = self.config.diffusion.space_to_depth
+        a, b, c = (side // block for side in grid)
+        return block**3, a, b, c

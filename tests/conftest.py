@@ -1,0 +1,86 @@
+"""What several tests share: the command line in this process and in another, and toy plug-ins."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TOYS = Path(__file__).parent / "integration" / "toy_plugins.py"
+
+
+class Ran(NamedTuple):
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def restored_registries() -> Iterator[None]:
+    """What a test registers is forgotten after it."""
+    from bench.registry import GENERATORS, SEGMENTERS
+
+    kept = [(r, dict(r._loaded), dict(r._files)) for r in (GENERATORS, SEGMENTERS)]
+    yield
+    for registry, loaded, files in kept:
+        registry._loaded, registry._files = loaded, files
+
+
+@pytest.fixture
+def bench(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ran]:
+    """`bench("run", ...)` in this process."""
+    from bench.cli.main import main
+
+    def call(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        return Ran(int(code or 0), *capsys.readouterr())
+
+    return call
+
+
+def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """`python -m bench.cli.main ...` in another process, its output in pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench.cli.main", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> Ran:
+    """Wait for a started command."""
+    out, err = process.communicate(timeout=300)
+    return Ran(process.returncode, out, err)
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`spawn("run", ...)` starts the command in another process; what still runs is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def call(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+        started.append(start(*arguments, **environment))
+        return started[-1]
+
+    yield call
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

@@ -1,0 +1,1 @@
+"""A generator and a segmenter for voxelbench, installed like any other distribution."""

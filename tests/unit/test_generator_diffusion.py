@@ -1,0 +1,208 @@
+"""The diffusion processes against closed forms and MONAI's own steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from generator_cases import GRID
+from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
+from torch import Tensor
+
+from bench.device import Device
+from bench.errors import InputError
+from bench.run import Run
+from generators.diffusion import (
+    GaussianDiffusion,
+    Predict,
+    Process,
+    ProcessConfig,
+    RectifiedFlow,
+    SamplingConfig,
+    TimestepConfig,
+    check_sampling,
+    chunks,
+    denoise,
+    make_process,
+)
+
+
+def make_run(tmp_path: Any) -> Run:
+    return Run(3, tmp_path, GRID, {}, Device(accelerator="cpu", precision="32-true"))
+
+
+def perfect(process: Process, prediction: str, std: float) -> Predict:
+    """The best possible network for data N(0, std²): E[target | x_t], a multiple of x_t.
+
+    For x = a x0 + b n, E[x0 | x] = a std² x / (a² std² + b²) and E[n | x] = b x / (a² std² + b²).
+    """
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        if isinstance(process, GaussianDiffusion):
+            a = process.signal[int(t[0])] ** 0.5
+            b = (1 - a * a) ** 0.5
+        else:
+            b = float(t[0]) / process.timesteps
+            a = 1 - b
+        total = a * a * std**2 + b * b
+        x0, n = a * std**2 / total * x, b / total * x
+        return {"epsilon": n, "v_prediction": a * n - b * x0, "flow": x0 - n}[prediction]
+
+    return predict
+
+
+@pytest.mark.parametrize(
+    ("prediction", "steps", "eta", "std", "tolerance"),
+    [
+        ("epsilon", 50, 0.0, 1.0, 0.05),
+        ("v_prediction", 50, 0.0, 1.0, 0.05),
+        ("epsilon", 1000, 1.0, 1.0, 0.05),
+        ("flow", 50, 0.0, 1.0, 0.05),
+        # Narrow data: DDIM's few steps take some spread, all of DDPM's and a flow's do not.
+        ("epsilon", 50, 0.0, 0.2, 0.22),
+        ("epsilon", 1000, 1.0, 0.2, 0.05),
+        ("flow", 50, 0.0, 0.2, 0.05),
+    ],
+)
+def test_perfect_denoiser_keeps_the_spread_of_the_data(
+    prediction: str, steps: int, eta: float, std: float, tolerance: float, tmp_path: Any
+) -> None:
+    config = ProcessConfig.model_validate({"prediction": prediction})
+    process = make_process(config)
+    x = denoise(
+        process,
+        perfect(process, prediction, std),
+        [0],
+        (1, 16, 16, 16),
+        SamplingConfig(steps=steps, eta=eta),
+        make_run(tmp_path),
+    )
+    # 4096 values know their spread to 1.1 %.
+    assert float(x.std()) == pytest.approx(std, rel=tolerance)
+
+
+def test_clipping_is_off_for_latents_and_would_shrink_them(tmp_path: Any) -> None:
+    config = ProcessConfig()
+    spreads = []
+    for clip in (None, (-1.0, 1.0)):
+        process = make_process(config, clip)
+        sampling = SamplingConfig(steps=50)
+        x = denoise(
+            process, perfect(process, "epsilon", 1.0), [0], (1, 16, 16, 16), sampling, make_run(tmp_path)
+        )
+        spreads.append(float(x.std()))
+    process = make_process(config)
+    assert isinstance(process, GaussianDiffusion)
+    assert process.clip is None
+    assert not process.scheduler.clip_sample
+    assert spreads[0] >= 0.95
+    assert spreads[1] < 0.8  # what MONAI's default does to unit-variance data
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("t", [0, 1, 500, 999])
+def test_full_chain_step_is_monais_ddpm_step(prediction: str, clip: bool, t: int) -> None:
+    process = GaussianDiffusion(
+        ProcessConfig.model_validate({"prediction": prediction}), (-1, 1) if clip else None
+    )
+    monai = DDPMScheduler(
+        1000,
+        "scaled_linear_beta",
+        prediction_type=prediction,
+        clip_sample=clip,
+        beta_start=0.0015,
+        beta_end=0.0195,
+    )
+    x, output = torch.randn(2, 2, 4, 4, 4), torch.randn(2, 2, 4, 4, 4)
+    torch.manual_seed(0)
+    expected, _ = monai.step(output, t, x)
+    torch.manual_seed(0)
+    noise = torch.randn(x.shape)
+    torch.testing.assert_close(
+        process.step(output, x, (t, t - 1), 1.0, noise), expected, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_ddim_step_is_monais_where_its_spacing_holds() -> None:
+    process = GaussianDiffusion(ProcessConfig())
+    monai = DDIMScheduler(
+        1000, "scaled_linear_beta", clip_sample=False, beta_start=0.0015, beta_end=0.0195
+    )
+    monai.set_timesteps(50)
+    x, output = torch.randn(1, 2, 4, 4, 4), torch.randn(1, 2, 4, 4, 4)
+    for t in (999, 519, 19):
+        expected, _ = monai.step(output, t, x)
+        moved = process.step(output, x, (t, t - 20), 0.0, None)
+        torch.testing.assert_close(moved, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50, 1000])
+def test_trajectories_go_from_noise_to_data_in_the_asked_steps(steps: int) -> None:
+    gaussian = GaussianDiffusion(ProcessConfig()).trajectory(steps)
+    flow = RectifiedFlow(ProcessConfig(prediction="flow")).trajectory(steps)
+    for moves, first, last in ((gaussian, 999, -1), (flow, 1000, 0)):
+        assert len(moves) == steps
+        assert (moves[0][0], moves[-1][1]) == (first, last)
+        assert all(a > b for a, b in moves)
+        assert all(moves[k][1] == moves[k + 1][0] for k in range(steps - 1))
+
+
+def test_target_undoes_the_noise() -> None:
+    x0, noise, t = torch.randn(4, 1, 2, 2, 2), torch.randn(4, 1, 2, 2, 2), torch.tensor([0, 9, 500, 999])
+    flow = RectifiedFlow(ProcessConfig(prediction="flow"))
+    share = (t / 1000).view(-1, 1, 1, 1, 1)
+    torch.testing.assert_close(flow.noisy(x0, noise, t) + share * flow.target(x0, noise, t), x0)
+    gaussian = GaussianDiffusion(ProcessConfig(prediction="v_prediction"))
+    a = gaussian.scheduler.alphas_cumprod[t].sqrt().view(-1, 1, 1, 1, 1)
+    x = gaussian.noisy(x0, noise, t)
+    v = gaussian.target(x0, noise, t)
+    torch.testing.assert_close(a * x - (1 - a * a).sqrt() * v, x0, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_volume_depends_on_its_index_alone(eta: float, tmp_path: Any) -> None:
+    process = make_process(ProcessConfig())
+    network = torch.nn.Conv3d(2, 2, 3, padding=1)
+    sampling = SamplingConfig(steps=5, eta=eta)
+
+    def volumes(indices: list[int]) -> Tensor:
+        predict = lambda x, t: network(x)  # noqa: E731
+        return denoise(process, predict, indices, (2, 4, 4, 4), sampling, make_run(tmp_path))
+
+    together = volumes([0, 1, 2, 7])
+    torch.testing.assert_close(volumes([7])[0], together[3], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(volumes([2, 1])[0], together[2], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(together[0], together[1], atol=1e-2)
+
+
+def test_streams_differ_even_with_ancestral_noise(tmp_path: Any) -> None:
+    process = make_process(ProcessConfig())
+    draws = [
+        denoise(process, lambda x, t: x, [0], (1, 4, 4, 4), SamplingConfig(steps=2, eta=1), make_run(tmp_path), s)
+        for s in (0, 1)
+    ]
+    assert not torch.allclose(draws[0], draws[1], atol=1e-2)
+
+
+def test_logit_normal_timesteps_lean_towards_noise() -> None:
+    torch.manual_seed(0)
+    cpu = torch.device("cpu")
+    t = TimestepConfig(distribution="logit-normal", loc=1.0).draw(20_000, 1000, cpu)
+    assert t.dtype == torch.long
+    assert 0 <= int(t.min())
+    assert int(t.max()) <= 999
+    # The median of a logit-normal is the sigmoid of its location.
+    assert float(t.float().median()) == pytest.approx(1000 / (1 + torch.e**-1), rel=0.02)
+    uniform = TimestepConfig().draw(20_000, 1000, cpu)
+    assert float(uniform.float().mean()) == pytest.approx(499.5, rel=0.02)
+
+
+def test_more_steps_than_timesteps_are_refused() -> None:
+    with pytest.raises(InputError, match="sampling.steps is 21"):
+        check_sampling(SamplingConfig(steps=21), ProcessConfig(timesteps=20))
+
+
+def test_chunks_cover_in_order() -> None:
+    assert chunks([5, 3, 9, 1, 0], 2) == [[5, 3], [9, 1], [0]]
