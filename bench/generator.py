@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from bench.registry import GENERATORS
 
@@ -17,9 +17,33 @@ if TYPE_CHECKING:
 
 
 class Frozen(BaseModel):
-    """A configuration: unknown keys are refused, values do not change once made."""
+    """A configuration: unknown keys are refused, values do not change once made.
+
+    A part that is given in part keeps the rest of its default: ``training: {steps: 5}`` changes
+    the steps and leaves the learning rate that this model's default has.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_parts(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        completed = dict(values)
+        for name, field in cls.model_fields.items():
+            given = values.get(name)
+            if isinstance(field.default, BaseModel) and isinstance(given, Mapping):
+                completed[name] = _merge(field.default.model_dump(), given)
+        return completed
+
+
+def _merge(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**default, **given}
+    for name, value in given.items():
+        if isinstance(value, Mapping) and isinstance(default.get(name), Mapping):
+            merged[name] = _merge(default[name], value)
+    return merged
 
 
 class GeneratorConfig(Frozen):

@@ -101,7 +101,7 @@ def _frame(
         )
     text = [c for c in columns if c not in _NUMERIC]
     frame = pd.DataFrame(rows, columns=list(columns))
-    frame[text] = frame[text].fillna("").astype(str)
+    frame[text] = frame[text].astype(object).fillna("").astype(str)
     return frame.fillna(numeric)
 
 

@@ -44,10 +44,10 @@ class TimestepConfig(Frozen):
 class ProcessConfig(Frozen):
     """The noise process and what the network predicts of it."""
 
-    prediction: Literal["epsilon", "v_prediction", "flow"] = Field(
+    prediction: Literal["epsilon", "v_prediction", "sample", "flow"] = Field(
         "epsilon",
-        description="noise, velocity of Gaussian diffusion, or velocity of rectified flow; the "
-        "velocities reach usable volumes in far fewer training steps",
+        description="noise, velocity or clean volume of Gaussian diffusion, or velocity of "
+        "rectified flow; all but noise reach usable volumes in far fewer training steps",
     )
     schedule: Literal["scaled_linear_beta", "linear_beta", "cosine"] = Field(
         "scaled_linear_beta", description="noise schedule of Gaussian diffusion; not used by flow"
@@ -118,6 +118,8 @@ class GaussianDiffusion:
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         if self.prediction == "epsilon":
             return noise
+        if self.prediction == "sample":
+            return x0
         velocity: Tensor = self.scheduler.get_velocity(x0, noise, t)
         return velocity
 
@@ -134,6 +136,8 @@ class GaussianDiffusion:
         now, after = self.signal[move[0]], self.signal[move[1]] if move[1] >= 0 else 1.0
         if self.prediction == "epsilon":
             x0 = (x - (1 - now) ** 0.5 * output) / now**0.5
+        elif self.prediction == "sample":
+            x0 = output
         else:
             x0 = now**0.5 * x - (1 - now) ** 0.5 * output
         if self.clip is not None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from monai.losses import DiceCELoss
+from monai.losses import DiceLoss
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.generator import State
 from bench.training import Batches, train
@@ -42,7 +43,8 @@ class LabelAutoencoderConfig(KLConfig):
 
 
 def class_weights(labels: VolumeSet, ids: tuple[int, ...], balance: float) -> Tensor:
-    """Weights of the classes `ids`, (K,), with frequency-weighted mean 1."""
+    """Cross-entropy weights of the classes `ids`, (K,): frequency ** -balance, with mean 1 over
+    the voxels."""
     counts = np.zeros(256)
     for i in range(len(labels)):
         counts += np.bincount(labels.label(i).ravel(), minlength=256)
@@ -81,17 +83,19 @@ def fit_label_autoencoder(
     ids = label_ids(run.label_names)
     network = KLAutoencoder(config, channels=len(ids))
     weights = class_weights(train_set, ids, config.class_balance).to(run.device)
-    distance = DiceCELoss(softmax=True, batch=True, weight=weights)
+    dice = DiceLoss(softmax=True, batch=True)
     order = Batches(len(train_set), config.training.batch_size, run.seed)
 
     def losses(networks: Mapping[str, nn.Module], x: Tensor) -> Any:
         logits, mu, sigma = networks["autoencoder"](x)
         with torch.autocast(x.device.type, enabled=False):
-            yield "all", distance(logits.float(), x) + config.kl_weight * kl_divergence(mu, sigma)
+            logits = logits.float()
+            distance = dice(logits, x) + F.cross_entropy(logits, x.argmax(1), weight=weights)
+            yield "all", distance + config.kl_weight * kl_divergence(mu, sigma)
 
     def validate(networks: Mapping[str, nn.Module]) -> dict[str, float]:
-        found = round_trip_dice(networks["autoencoder"], val, run)  # type: ignore[arg-type]
-        return {f"dice/{name}": value for name, value in found.items()}
+        scores = round_trip_dice(networks["autoencoder"], val, run)  # type: ignore[arg-type]
+        return {f"dice/{name}": value for name, value in scores.items()}
 
     kept = train(
         run,
@@ -103,11 +107,11 @@ def fit_label_autoencoder(
         validate=validate if len(val) else None,
     )
     network.load_state_dict(kept["autoencoder"])
-    dice = round_trip_dice(network.to(run.device).eval(), val, run)
-    for name, value in dice.items():
+    found = round_trip_dice(network.to(run.device).eval(), val, run)
+    for name, value in found.items():
         if value < config.required_dice:
             raise RoundTripError(
                 f"The label autoencoder's round-trip Dice of {name!r} is {value:.3f}, below "
                 f"required_dice {config.required_dice}; train it longer or give it more channels."
             )
-    return {"autoencoder": kept["autoencoder"], "round_trip_dice": dice}
+    return {"autoencoder": kept["autoencoder"], "round_trip_dice": found}

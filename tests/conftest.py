@@ -11,6 +11,10 @@ from typing import NamedTuple
 
 import pytest
 
+# Before torch is imported: threads that wait for one another slow tiny networks down, on a busy
+# machine a hundredfold.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 TOYS = Path(__file__).parent / "integration" / "toy_plugins.py"
 
@@ -57,7 +61,7 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "bench.cli.main", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
+        env={**os.environ, "COLUMNS": "200", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

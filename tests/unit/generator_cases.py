@@ -77,7 +77,9 @@ def balls(folder: Path, n: int, grid: tuple[int, int, int] = GRID) -> VolumeSet:
             centre = np.asarray(grid)[:, None, None, None] / 2 + rng.uniform(-2, 2, (3, 1, 1, 1))
             radius = np.sqrt(((axes - centre) ** 2).sum(0))
             label = np.where(radius < 2, 4, np.where(radius < 5, 1, 0)).astype(np.uint8)
-            writer.append(f"ball-{i}", np.choose(label // 1 % 4 + (label == 4) * 2, [0.1, 0.8, 0.4]), label)
+            writer.append(
+                f"ball-{i}", np.choose(label // 1 % 4 + (label == 4) * 2, [0.1, 0.8, 0.4]), label
+            )
     return VolumeSet.open(folder)
 
 
