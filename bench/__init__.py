@@ -9,8 +9,11 @@ monai.
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from bench.names import complaint
 
 if TYPE_CHECKING:
     from bench.errors import InputError as InputError
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from bench.volumes import VolumeSetWriter as VolumeSetWriter
 
 __version__ = "0.1.0"
+
+if _problem := complaint():
+    warnings.warn(_problem, RuntimeWarning, stacklevel=2)
 
 _HOME = {
     "InputError": "errors",

@@ -68,6 +68,8 @@ class Cell:
         )
         seed = f"seed {t.seed}" if t.seed else ""
         part = t.stage.removeprefix(f"{t.generator}/")
+        if t.generator == "real" and self.kind == "features":
+            part = str(self.spec["part"])
         words = (self.kind, t.segmenter, t.task, t.arm, t.generator, part, dose, seed)
         return " ".join(w for w in words if w)
 

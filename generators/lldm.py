@@ -66,9 +66,7 @@ class LLDM3DConfig(GeneratorConfig):
         ControlNetConfig(), description="guidance of the image LDM by labels"
     )
     label_sampling: SamplingConfig = Field(SamplingConfig(), description="how label maps are drawn")
-    sampling: SamplingConfig = Field(
-        SamplingConfig(), description="how images are drawn; its batch size also holds for labels"
-    )
+    sampling: SamplingConfig = Field(SamplingConfig(), description="how images are drawn")
     cleaning: CleaningConfig = Field(
         CleaningConfig(), description="cleaning of generated label maps"
     )
@@ -140,7 +138,7 @@ class LLDM3D(Generator):
             c.label_autoencoder.latent_channels,
             *latent_grid(c.label_autoencoder.factor, run.grid),
         )
-        for rows in chunks(indices, c.sampling.batch_size):
+        for rows in chunks(indices, c.label_sampling.batch_size):
             z = denoise(process, unet, rows, shape, c.label_sampling, run, LABEL_STREAM)
             for one in (z / state["scale"]).split(1):
                 with torch.no_grad(), run.autocast():

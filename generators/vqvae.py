@@ -41,7 +41,7 @@ class VQVAEConfig(Frozen):
     channels: tuple[int, ...] = Field(
         (128, 256), min_length=1, description="width of each level; each halves the grid"
     )
-    num_res_layers: int = Field(3, gt=0, description="residual layers in each level")
+    num_res_layers: int = Field(2, gt=0, description="residual layers in each level")
     num_embeddings: int = Field(1024, gt=1, description="codes in the codebook")
     embedding_dim: int = Field(8, gt=0, description="length of a code: channels of the latent grid")
     commitment_cost: float = Field(0.25, ge=0, description="weight of the commitment term")

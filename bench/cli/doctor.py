@@ -2,44 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import version
 
-from bench.errors import InputError
-
-DISTRIBUTION = "voxelbench"
-PACKAGES = ("bench", "generators", "segmenters", "metrics", "leaderboard")
-
-
-def foreign_owners() -> dict[str, list[str]]:
-    """Other distributions that install a top-level package of one of our names."""
-    owners = packages_distributions()
-    found = {p: sorted(set(owners.get(p, [])) - {DISTRIBUTION}) for p in PACKAGES}
-    return {package: names for package, names in found.items() if names}
-
-
-def foreign_modules() -> dict[str, str]:
-    """Packages of our names that Python would import from somewhere else than beside `bench`."""
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    home = Path(__file__).resolve().parents[2]
-    found = {}
-    for package in PACKAGES:
-        spec = find_spec(package)
-        origin = Path(spec.origin).resolve() if spec and spec.origin else None
-        if origin is None or home not in origin.parents:
-            found[package] = str(origin or "nowhere")
-    return found
-
-
-def refuse_foreign_packages() -> None:
-    """InputError if a package of one of our names would be imported from another distribution."""
-    for package, origin in foreign_modules().items():
-        raise InputError(
-            f"The package name {package!r} belongs to voxelbench here but is imported from "
-            f"{origin}; "
-            "uninstall the other distribution or use an environment of its own."
-        )
+from bench.names import DISTRIBUTION, PACKAGES, foreign_owners
 
 
 def doctor() -> None:
@@ -57,7 +22,7 @@ def doctor() -> None:
     console = Console()
 
     def say(name: str, value: object) -> None:
-        console.print(f"{name:<12} {value}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{name:<17}{value}", highlight=False, markup=False, soft_wrap=True)
 
     say("voxelbench", version(DISTRIBUTION))
     say("python", f"{platform.python_version()} on {platform.system()}")
@@ -88,9 +53,9 @@ def _weights() -> str:
         found = find_weights()
     except ValueError as error:
         return str(error)
+    if found:
+        return f"MedicalNet: {found}"
     return (
-        f"MedicalNet: {found}"
-        if found
-        else f"MedicalNet: not found; get {HUB_FILE} from the hub's {HUB_REPOSITORY} and give "
-        f"or set {WEIGHTS_VARIABLE}. Until then FID uses the offline descriptor."
+        f"MedicalNet: not found; get {HUB_FILE} from the hub's {HUB_REPOSITORY} and give "
+        f"--weights or set {WEIGHTS_VARIABLE}. Until then FID uses the offline descriptor."
     )

@@ -8,6 +8,7 @@ import typer
 
 from bench.cli import doctor, list_, report, run, status
 from bench.errors import InputError
+from bench.names import complaint
 
 app = typer.Typer(
     name="bench",
@@ -26,7 +27,8 @@ app.command("doctor")(doctor.doctor)
 def main() -> None:
     """Run the command line: exit code 0 all well, 1 some cells failed, 2 usage or input."""
     try:
-        doctor.refuse_foreign_packages()
+        if problem := complaint():
+            raise InputError(problem)
         app()
     except InputError as error:
         # Reasons of other libraries may run over several lines.
