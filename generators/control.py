@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -24,6 +24,9 @@ from generators.unet import build_unet
 if TYPE_CHECKING:
     from bench.run import Run
     from bench.volumes import VolumeSet
+
+# (networks by name, clean latents, one-hot label maps) -> loss
+GuidedLoss = Callable[[Mapping[str, nn.Module], Tensor, Tensor], Tensor]
 
 
 class ControlTimesteps(TimestepConfig):
@@ -114,46 +117,43 @@ def fit_controlnet(
     state = run.state("image-ldm")
     latents = Latents(encode_training(train_set, encode, run), state["scale"])
     ids = label_ids(run.label_names)
-    order = Batches(len(train_set), config.training.batch_size, run.seed)
-    process = make_process(ldm.process)
-
     torch.manual_seed(run.seed)
     unet = loaded(build_unet(ldm.unet, autoencoder.latent_channels), state["unet"], run)
     networks = {"controlnet": build_controlnet(config, ldm, unet, len(ids))}
     if config.train_ldm:
         networks["unet"] = unet.requires_grad_(True)
+    loss = _guided_loss(config, ldm, unet)
+    order = Batches(len(train_set), config.training.batch_size, run.seed)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         rows = order(step)
         return latents.batch(rows, run.device), one_hot(train_set.labels(rows), ids, run.device)
 
-    def loss(shown: Mapping[str, nn.Module], x0: Tensor, condition: Tensor) -> Tensor:
-        predict = guided(shown.get("unet", unet), shown["controlnet"], condition)
-        return diffusion_loss(process, predict, x0, config.draw, ldm.loss)
-
-    def losses(
-        shown: Mapping[str, nn.Module], pair: tuple[Tensor, Tensor]
-    ) -> Iterator[tuple[str, Tensor]]:
-        yield "all", loss(shown, *pair)
-
     kept = train(
         run,
         networks,
-        losses,
+        lambda shown, pair: iter([("all", loss(shown, *pair))]),
         batch,
         config.training,
         average=list(networks),
         validate=_validation(loss, encode, latents.scale, val, run) if len(val) else None,
     )
-    return {
-        "controlnet": kept["controlnet"],
-        "unet": kept.get("unet", state["unet"]),
-        "scale": state["scale"],
-    }
+    return {"unet": state["unet"], **kept, "scale": state["scale"]}
+
+
+def _guided_loss(config: ControlNetConfig, ldm: DiffusionConfig, frozen: nn.Module) -> GuidedLoss:
+    """The LDM's loss under guidance; `frozen` is the LDM where none is being trained."""
+    process = make_process(ldm.process)
+
+    def loss(shown: Mapping[str, nn.Module], x0: Tensor, condition: Tensor) -> Tensor:
+        predict = guided(shown.get("unet", frozen), shown["controlnet"], condition)
+        return diffusion_loss(process, predict, x0, config.draw, ldm.loss)
+
+    return loss
 
 
 def _validation(
-    loss: Callable[[Mapping[str, nn.Module], Tensor, Tensor], Tensor],
+    loss: GuidedLoss,
     encode: Encode,
     scale: float,
     val: VolumeSet,

@@ -108,10 +108,14 @@ def fit_label_autoencoder(
     )
     network.load_state_dict(kept["autoencoder"])
     found = round_trip_dice(network.to(run.device).eval(), val, run)
-    for name, value in found.items():
-        if value < config.required_dice:
+    _require(found, config.required_dice)
+    return {"autoencoder": kept["autoencoder"], "round_trip_dice": found}
+
+
+def _require(dice: Mapping[str, float], required: float) -> None:
+    for name, value in dice.items():
+        if value < required:
             raise RoundTripError(
                 f"The label autoencoder's round-trip Dice of {name!r} is {value:.3f}, below "
-                f"required_dice {config.required_dice}; train it longer or give it more channels."
+                f"required_dice {required}; train it longer or give it more channels."
             )
-    return {"autoencoder": kept["autoencoder"], "round_trip_dice": found}

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -110,7 +110,9 @@ class Slow(Generator):
 
     def fit(self, train_set: VolumeSet, val: VolumeSet, run: Run) -> dict[str, dict[str, Tensor]]:
         torch.manual_seed(run.seed)
-        network = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Dropout(0.3), nn.Linear(4, 1))
+        network = nn.Sequential(
+            nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Dropout(0.3), nn.Linear(4, 1)
+        )
         batches = Batches(len(train_set), 2, run.seed)
 
         def batch(step: int) -> Tensor:
@@ -121,7 +123,7 @@ class Slow(Generator):
                 os.kill(os.getpid(), signal.SIGKILL)
             return torch.tensor([[train_set.image(i).mean()] for i in batches(step)])
 
-        def losses(networks: dict[str, nn.Module], x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        def losses(networks: Mapping[str, nn.Module], x: Tensor) -> Iterator[tuple[str, Tensor]]:
             yield "all", (networks["net"](x) - x).square().mean()
 
         return train(run, {"net": network}, losses, batch, self.config.training)

@@ -67,4 +67,6 @@ def test_the_distribution_never_ships_tests() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == OURS - {"tests"}
+    assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == OURS - {
+        "tests"
+    }

@@ -97,9 +97,9 @@ def test_a_bad_setting_is_one_sentence(setting: str, sentence: str) -> None:
 def test_unknown_presets_and_plugins_are_named() -> None:
     with pytest.raises(InputError, match="no preset 'qick': did you mean quick"):
         resolve("qick", {}, [], "none", "unet", {})
-    with pytest.raises(InputError, match="no segmenter 'resunett'.*did you mean resunet"):
+    with pytest.raises(InputError, match=r"no segmenter 'resunett'.*did you mean resunet"):
         config(segmenters="resunett")
-    with pytest.raises(InputError, match="no generator 'ha_gan'.*did you mean ha-gan"):
+    with pytest.raises(InputError, match=r"no generator 'ha_gan'.*did you mean ha-gan"):
         resolve("quick", {}, [], "ha_gan", "unet", {})
 
 

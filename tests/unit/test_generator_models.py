@@ -172,3 +172,20 @@ def test_ldm_is_frozen_unless_asked(train_ldm: bool, tmp_path: Path) -> None:
     )
     changed = any(not torch.equal(before[k], after[k]) for k in before)
     assert changed == train_ldm
+
+
+@pytest.mark.slow
+def test_controlnet_learns_to_follow_the_label(tmp_path: Path) -> None:
+    volumes = balls(tmp_path / "set", 24)
+    training = {"steps": 150, "batch_size": 8, "learning_rate": 5e-3, "schedule": "cosine"}
+    long = {**DIFFUSION, "training": {**training, "ema_decay": 0}}
+    generator = make(
+        "3d-lldm",
+        autoencoder={**LDM_VAE["autoencoder"], "training": {**training, "ema_decay": 0}},
+        ldm=long,
+        controlnet={"embedding_channels": [4, 8, 8], "train_ldm": True, "training": training},
+    )
+    fit_stages(generator, volumes.subset(range(16)), volumes.subset(range(16, 24)), tmp_path)
+    rows = (tmp_path / "controlnet" / "scalars.csv").read_text().splitlines()[1:]
+    scalars = {name: float(value) for _, name, value in (row.split(",") for row in rows)}
+    assert scalars["val/loss"] < 0.97 * scalars["val/loss_shuffled"]

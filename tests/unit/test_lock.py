@@ -129,7 +129,8 @@ def test_a_rival_that_was_quicker_keeps_the_lock(
     """Between the look at a dead owner's file and its removal a rival may have taken over."""
     path = tmp_path / "lock"
     owned_by(path, os.getpid(), 0)
-    look, looked = Lock.held, []
+    look = Lock.held
+    looked: list[bool] = []
 
     def held(lock: Lock) -> bool:
         found = look(lock)

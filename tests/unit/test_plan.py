@@ -259,9 +259,7 @@ def test_a_ratio_counts_synthetic_volumes_per_real_case(
 
 
 def test_the_papers_dose_curve() -> None:
-    cells = plan(
-        generators=FIVE[:1], segmenters=("unet",), real=(6, 20, "all"), ratio=(0.5, 1, 2)
-    )
+    cells = plan(generators=FIVE[:1], segmenters=("unet",), real=(6, 20, "all"), ratio=(0.5, 1, 2))
     doses = {
         (c.tags.real, c.tags.ratio, c.spec["synthetic"])
         for c in cells

@@ -47,5 +47,5 @@ def test_records_come_back_from_csv_as_they_were(tmp_path: Path) -> None:
 
 
 def test_an_unknown_column_is_refused() -> None:
-    with pytest.raises(ValueError, match="score.*bench/records.py"):
+    with pytest.raises(ValueError, match=r"score.*bench/records.py"):
         records_frame([{"metric": "fid", "score": 1.0}])  # type: ignore[typeddict-unknown-key]

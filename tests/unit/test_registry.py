@@ -37,7 +37,7 @@ class Mine(Generator):
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
-    """`package("dist", {"a": "toy_a.module:X"}, {"toy_a/module.py": "..."})` installs a stranger."""
+    """`package("dist", {"a": "toy_a.module:X"}, {"toy_a/module.py": "..."})`: a stranger."""
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
 
@@ -78,9 +78,9 @@ def test_the_five_and_five_of_the_distribution_itself() -> None:
 
 
 def test_an_unknown_name_gives_the_nearest() -> None:
-    with pytest.raises(InputError, match="no segmenter 'unett'.*did you mean unet"):
+    with pytest.raises(InputError, match=r"no segmenter 'unett'.*did you mean unet"):
         SEGMENTERS.get("unett")
-    with pytest.raises(InputError, match="no generator 'zzzzzzzz'.*known are .*ha-gan"):
+    with pytest.raises(InputError, match=r"no generator 'zzzzzzzz'.*known are .*ha-gan"):
         GENERATORS.get("zzzzzzzz")
 
 
@@ -199,7 +199,7 @@ def test_an_entry_point_to_something_else_is_refused(
     package: Callable[..., Path], registry: Registry[Any]
 ) -> None:
     package("odd", {"x": "toy_odd:X"}, {"toy_odd.py": "X = 5"})
-    with pytest.raises(InputError, match="'x' of odd 1.0 .* int without Config"):
+    with pytest.raises(InputError, match=r"'x' of odd 1.0 .* int without Config"):
         registry.get("x")
 
 
@@ -225,7 +225,7 @@ def test_asking_what_there_is_imports_no_torch(arguments: list[str]) -> None:
         "from bench.cli.main import main\n"
         f"sys.argv = ['bench', *{arguments!r}]\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "heavy = {'torch', 'monai', 'scipy', 'pandas', 'matplotlib', 'lightning_fabric', 'sklearn'}\n"
+        "heavy = {'torch', 'monai', 'scipy', 'pandas', 'matplotlib', 'lightning_fabric'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
     ran = subprocess.run(

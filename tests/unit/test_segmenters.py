@@ -53,8 +53,10 @@ def test_logits_lie_on_the_grid_and_every_parameter_learns(name: str) -> None:
     def loss(prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(prediction, label[:, 0])
 
-    supervised(logits, y, loss).backward()  # type: ignore[arg-type]
-    idle = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    supervised(logits, y, loss).backward()  # type: ignore[arg-type, no-untyped-call]
+    idle = [
+        n for n, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()
+    ]
     assert idle == []
     with torch.no_grad():
         assert network.eval()(x[:1]).shape == (1, 4, *size)

@@ -69,6 +69,18 @@ def complete(store: Store, content: bytes = b"content") -> Path:
     return store.artefacts(CELL.key) / "deep" / "a.bin"
 
 
+def break_off(store: Store) -> None:
+    """An attempt that ends by an exception with half of an artefact written."""
+
+    def attempt() -> None:
+        with store.attempt(CELL.key) as fresh:
+            (fresh / "half").write_bytes(b"half")
+            raise RuntimeError("broke")
+
+    with pytest.raises(RuntimeError, match="broke"):
+        attempt()
+
+
 def test_a_finished_cell_holds_its_records_and_artefacts(store: Store) -> None:
     assert store.status(CELL.key) == ("waiting", "")
     artefact = complete(store)
@@ -106,9 +118,7 @@ def test_what_was_finished_before_the_kill_is_finished(store: Store) -> None:
 
 
 def test_an_exception_leaves_no_result_and_frees_the_cell(store: Store) -> None:
-    with pytest.raises(RuntimeError, match="broke"), store.attempt(CELL.key) as fresh:
-        (fresh / "half").write_bytes(b"half")
-        raise RuntimeError("broke")
+    break_off(store)
     assert not store.is_done(CELL.key)
     with store.attempt(CELL.key) as fresh:
         assert list(fresh.iterdir()) == []
@@ -134,9 +144,7 @@ def test_a_failed_attempt_never_hides_a_result(store: Store) -> None:
     store.note(CELL.key, "started", host="h", pid=1)
     store.note(CELL.key, "failed", reason="a later try failed")
     assert store.status(CELL.key) == ("done", "")
-    with pytest.raises(RuntimeError), store.attempt(CELL.key) as fresh:
-        (fresh / "half").write_bytes(b"half")
-        raise RuntimeError
+    break_off(store)
     assert store.status(CELL.key) == ("done", "")
     store.verify(CELL.key)
 
@@ -233,7 +241,7 @@ def test_an_out_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere/out")):
         with pytest.raises(InputError, match=str(out)):
             Store(out).prepare_folder()
-    assert os.listdir(tmp_path) == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_atomic_write_leaves_the_old_text_or_the_new(
