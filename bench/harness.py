@@ -17,7 +17,7 @@ from bench.errors import InputError
 from bench.extractor import decide_extractor
 from bench.plan import Cell, DataFacts, ExtractorFacts, make_plan
 from bench.registry import GENERATORS, SEGMENTERS, load_plugin
-from bench.store import Store, write_atomic
+from bench.store import Busy, Store, write_atomic
 
 if TYPE_CHECKING:
     from bench.engine import Engine, Outcome, Watcher
@@ -84,23 +84,21 @@ def start(
     stop_requested: Callable[[], bool] = lambda: False,
     retry_failed: bool = False,
 ) -> Outcome:
-    """Execute the plan in OUT and render its leaderboard; returns how each cell ended."""
+    """Execute the plan in OUT; returns how each cell ended."""
     store = Store(out)
     made = store.prepare_folder()
-    prepare_data(plan, store, watcher, made)
+    prepare_data(plan, store, watcher, stop_requested, made)
     for cell in plan.cells:
         store.add(cell)
     write_atomic(out / "run.json", json.dumps(describe(plan), indent=1))
-    outcome = engine.run(
+    return engine.run(
         store, plan.cells, plan.config.device, watcher, stop_requested, retry_failed
     )
-    from bench.report import report
-
-    report(store)
-    return outcome
 
 
-def prepare_data(plan: Plan, store: Store, watcher: Watcher, made: bool) -> None:
+def prepare_data(
+    plan: Plan, store: Store, watcher: Watcher, stop_requested: Callable[[], bool], made: bool
+) -> None:
     """The first cell, whose failure is the user's data: nothing of it stays behind."""
     from bench.cells.execute import execute
 
@@ -109,7 +107,10 @@ def prepare_data(plan: Plan, store: Store, watcher: Watcher, made: bool) -> None
         return
     store.add(cell)
     watcher.started(cell)
-    status = execute(store, cell.key, plan.config.device, watcher.step)
+    try:
+        status = execute(store, cell.key, plan.config.device, watcher.step, stop_requested)
+    except Busy:  # another run on this folder prepares them: the engine waits for it
+        return
     reason = store.status(cell.key)[1]
     watcher.ended(cell, status, reason)
     if status != "done":

@@ -181,8 +181,8 @@ class Store:
                 or sha256(path) != known["sha256"]
             ):
                 raise Damaged(
-                    f"{path} is missing or differs from its checksum; run again with --rerun "
-                    "to remake it."
+                    f"{path} is missing or differs from its checksum; remove the folder "
+                    f"{self.folder(key)} and run again."
                 )
 
 

@@ -98,6 +98,7 @@ def train(
     validate: Callable[[Networks], Mapping[str, float]] | None = None,
     select: str | None = None,
     after_step: Callable[[Networks, int], None] | None = None,
+    name: str = "fit",
 ) -> dict[str, dict[str, Tensor]]:
     """Train `networks` for `config.steps` steps and return the state dict of each.
 
@@ -115,25 +116,26 @@ def train(
         select: name of a validation scalar, higher is better; the best networks are returned
             instead of the last.
         after_step: called with (networks, step) after every step.
+        name: of the checkpoint and the curve; a stage that trains twice gives two names.
 
     Raises:
         Diverged: a loss is not finite.
         Interrupted: the run asked to stop; the same call later goes on from the checkpoint.
     """
     fit = _prepare(run, networks, optimizers, average, config)
-    checkpoint = run.folder / "resume" / "checkpoint.pt"
+    checkpoint = run.folder / "resume" / f"{name}.pt"
     if checkpoint.is_file():
         fit.load_state_dict(torch.load(checkpoint, map_location=run.device, weights_only=True))
     schedules = {name: _schedule(o, config, fit.step) for name, o in fit.optimizers.items()}
-    curve = Curve(run.folder / "scalars.csv", fit.step)
+    curve = Curve(run.folder / f"{name}.csv", fit.step)
     saved = time.monotonic()
     while fit.step < config.steps:
         _seed_step(run.seed, fit.step)
         scalars = _step(run, fit, losses, batch(fit.step), config)
         for schedule in schedules.values():
             schedule.step()
-        for name, averaged in fit.averages.items():
-            averaged.update_parameters(fit.networks[name])
+        for key, averaged in fit.averages.items():
+            averaged.update_parameters(fit.networks[key])
         if after_step is not None:
             after_step(fit.networks, fit.step)
         fit.step += 1

@@ -29,7 +29,7 @@ class DataConfig(Frozen):
     cases: int | None = Field(
         None,
         ge=3,
-        description=f"how many cases; None: {PHANTOM_CASES} phantoms, or all of a folder; "
+        description=f"how many cases at most; None: {PHANTOM_CASES} phantoms, or all of a folder; "
         "N of a folder are the first N in an order drawn with the seed",
     )
     grid: tuple[int, int, int] = Field(

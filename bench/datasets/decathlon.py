@@ -177,12 +177,7 @@ class DecathlonSource:
         return self.folder / relative
 
     def _choose(self, pairs: dict[str, _Pair]) -> dict[str, _Pair]:
-        wanted = self._config.cases
-        if wanted is not None and wanted > len(pairs):
-            raise InputError(
-                f"data.cases is {wanted}, but {self._json} lists {len(pairs)} cases; ask for fewer."
-            )
-        chosen = seeded_order(pairs, self._config.seed, "cases")[:wanted]
+        chosen = seeded_order(pairs, self._config.seed, "cases")[: self._config.cases]
         for id in sorted(chosen):
             for path in pairs[id]:
                 if not path.is_file():

@@ -45,6 +45,7 @@ class InlineEngine:
                 except Busy:
                     busy.append(cell)
             if len(busy) == len(waiting):
+                stop_if(stop_requested)
                 time.sleep(WAIT_S)
             waiting = busy
         return outcome
@@ -61,14 +62,19 @@ class InlineEngine:
     ) -> tuple[str, str]:
         known = settled(store, cell, outcome, retry_failed)
         if known is None:
-            if stop_requested():
-                raise Interrupted("Stopped between two cells; run again to go on.")
+            stop_if(stop_requested)
             watcher.started(cell)
             status = execute(store, cell.key, device, watcher.step, stop_requested)
             known = (status, store.status(cell.key)[1])
             gc.collect()
             watcher.ended(cell, *known)
         return known
+
+
+def stop_if(stop_requested: Callable[[], bool]) -> None:
+    """Interrupted if the run was asked to stop."""
+    if stop_requested():
+        raise Interrupted("Stopped between two cells; run again to go on.")
 
 
 def settled(

@@ -240,7 +240,7 @@ def test_a_killed_run_goes_on_where_it_was(
     undisturbed = Store(calm).result(slow.key)
     assert undisturbed is not None
     assert undisturbed["artefacts"] == result["artefacts"]
-    curve = (store.work(slow.key) / "scalars.csv").read_text().splitlines()
+    curve = (store.work(slow.key) / "fit.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in curve[1:]] == [str(step + 1) for step in range(40)]
 
 
@@ -262,7 +262,7 @@ def test_a_signal_leaves_a_checkpoint_and_the_next_run_goes_on(
 
     def learning() -> bool:
         slow = [f.parent for f in out.glob("cells/*/cell.json") if "toy-slow/fit" in f.read_text()]
-        curves = [f for folder in slow for f in folder.glob("work/scalars.csv")]
+        curves = [f for folder in slow for f in folder.glob("work/fit.csv")]
         return any(len(curve.read_text().splitlines()) >= 4 for curve in curves)
 
     wait_for(learning, process)
@@ -272,11 +272,11 @@ def test_a_signal_leaves_a_checkpoint_and_the_next_run_goes_on(
     assert "Finished cells are kept" in ran.out
     assert attempts(out)["fit toy-slow fit"] == ["started", "interrupted"]
     slow = Store(out).folder(cells(out)["fit toy-slow fit"].key)
-    assert (slow / "work" / "resume" / "checkpoint.pt").is_file()
+    assert (slow / "work" / "resume" / "fit.pt").is_file()
     assert not (slow / "lock").exists()
-    stopped = len((slow / "work" / "scalars.csv").read_text().splitlines())
+    stopped = len((slow / "work" / "fit.csv").read_text().splitlines())
     assert bench(*arguments).code == 0
-    curve = (slow / "work" / "scalars.csv").read_text().splitlines()
+    curve = (slow / "work" / "fit.csv").read_text().splitlines()
     assert 4 <= stopped < len(curve) == 41
     assert not (slow / "work" / "resume").exists()
 

@@ -15,7 +15,7 @@ from conftest import Ran, finish
 PACKAGE = Path(__file__).resolve().parents[1] / "plugin_package"
 SOURCES = PACKAGE / "voxelbench_example_plugin"
 TINY = [
-    *("run", "--generators", "example-pca", "--tasks", "liver-only,hcc-only"),
+    *("run", "--generators", "example-pca", "--tasks", "hcc-only"),
     *("--set", "data.cases=10", "--set", "segmentation.training.steps=2"),
     *("--set", "segmenters.unet.channels=[4,8]", "--segmenters", "example-conv,unet"),
 ]

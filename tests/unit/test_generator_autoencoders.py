@@ -105,7 +105,7 @@ def test_adversarial_term_waits_and_then_trains_the_discriminator(tmp_path: Path
     )
     run = make_run(tmp_path / "run", volumes, {})
     state = fit_image_autoencoder(config, volumes, volumes.subset([]), run)
-    rows = (tmp_path / "run" / "scalars.csv").read_text().splitlines()
+    rows = (tmp_path / "run" / "fit.csv").read_text().splitlines()
     judged = [int(row.split(",")[0]) for row in rows if "loss/discriminator" in row]
     assert judged == [3, 4]
     assert set(state) == {"autoencoder"}

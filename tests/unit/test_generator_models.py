@@ -186,6 +186,6 @@ def test_controlnet_learns_to_follow_the_label(tmp_path: Path) -> None:
         controlnet={"embedding_channels": [4, 8, 8], "train_ldm": True, "training": training},
     )
     fit_stages(generator, volumes.subset(range(16)), volumes.subset(range(16, 24)), tmp_path)
-    rows = (tmp_path / "controlnet" / "scalars.csv").read_text().splitlines()[1:]
+    rows = (tmp_path / "controlnet" / "fit.csv").read_text().splitlines()[1:]
     scalars = {name: float(value) for _, name, value in (row.split(",") for row in rows)}
     assert scalars["val/loss"] < 0.97 * scalars["val/loss_shuffled"]

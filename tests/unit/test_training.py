@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bench.device import Device
 from bench.run import Run
-from bench.training import Batches, Diverged, Interrupted, train
+from bench.training import Batches, Diverged, Interrupted, Networks, train
 from bench.training_config import TrainingConfig
 
 CPU = Device(accelerator="cpu", precision="32-true")
@@ -102,7 +102,7 @@ def same(a: dict[str, dict[str, Tensor]], b: dict[str, dict[str, Tensor]]) -> bo
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict[str, Tensor]], str]:
     folder = tmp_path_factory.mktemp("whole")
-    return adversaries(folder), (folder / "scalars.csv").read_text()
+    return adversaries(folder), (folder / "fit.csv").read_text()
 
 
 @pytest.mark.parametrize("stops", [(0,), (3,), (4,), (10,), (2, 2, 7), (1, 5, 9, 10)])
@@ -114,7 +114,7 @@ def test_a_fit_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(
             adversaries(tmp_path, stop_at=stop)
         torch.manual_seed(stop)  # whatever else the process did in between
     assert same(whole[0], adversaries(tmp_path))
-    assert (tmp_path / "scalars.csv").read_text() == whole[1]
+    assert (tmp_path / "fit.csv").read_text() == whole[1]
 
 
 def test_a_fit_that_crashed_goes_on_from_its_last_timed_checkpoint(
@@ -127,10 +127,10 @@ def test_a_fit_that_crashed_goes_on_from_its_last_timed_checkpoint(
     timed = CPU.model_copy(update={"checkpoint_minutes": 1.0})
     with pytest.raises(Stopped):
         adversaries(tmp_path, crash_at=8, device=timed)
-    saved = torch.load(tmp_path / "resume" / "checkpoint.pt", weights_only=True)["step"]
+    saved = torch.load(tmp_path / "resume" / "fit.pt", weights_only=True)["step"]
     assert 0 < saved < 8
     assert same(whole[0], adversaries(tmp_path, device=timed))
-    assert (tmp_path / "scalars.csv").read_text() == whole[1]
+    assert (tmp_path / "fit.csv").read_text() == whole[1]
 
 
 def test_the_whole_fit_is_not_trivial(whole: tuple[dict[str, dict[str, Tensor]], str]) -> None:
@@ -304,3 +304,20 @@ def test_noise_of_a_volume_depends_on_seed_stream_and_index_alone(tmp_path: Path
     for other in others:
         assert abs(float(torch.corrcoef(torch.stack([first, other]))[0, 1])) < 0.15
     assert float(first.std()) == pytest.approx(1, abs=0.1)
+
+
+def test_a_stage_that_trains_twice_keeps_two_checkpoints(tmp_path: Path) -> None:
+    """The second fit must not take the first one's checkpoint for its own."""
+    run = Run(0, tmp_path, (32, 32, 32), {}, device_setting=Device(checkpoint_minutes=1e-9))
+    for name, width in (("first", 2), ("second", 5)):
+        network = torch.nn.Linear(3, width)
+
+        def losses(networks: Networks, batch: Tensor) -> Iterator[tuple[str, Tensor]]:
+            yield "all", networks["net"](batch).square().mean()
+
+        kept = train(
+            run, {"net": network}, losses, lambda step: torch.ones(2, 3), TrainingConfig(steps=3),
+            name=name,
+        )  # fmt: skip
+        assert kept["net"]["weight"].shape == (width, 3)
+    assert {path.name for path in (tmp_path / "resume").iterdir()} == {"first.pt", "second.pt"}
