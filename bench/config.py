@@ -6,7 +6,6 @@ the command's options. The resolved configuration is stored with the run.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from bench.datasets.config import DataConfig
 from bench.device import Device
-from bench.errors import InputError
+from bench.errors import InputError, nearest
 from bench.generator import Frozen
 from bench.presets import read_preset
 from bench.registry import GENERATORS, SEGMENTERS
@@ -46,6 +45,7 @@ class LabellerConfig(Frozen):
     segmenter: str = Field(
         "unet", description="name of the segmenter, trained on the training split alone"
     )
+    config: dict[str, Any] = Field({}, description="configuration of its network")
     training: TrainingConfig = Field(
         TrainingConfig(steps=10_000, betas=(0.95, 0.999), learning_rate=1e-3, validate_every=250),
         description="as for a segmenter in arm R",
@@ -60,6 +60,9 @@ class ScoringConfig(Frozen):
         description="auto is medicalnet where its weights are found before the run, else texture",
     )
     weights: Path | None = Field(None, description="MedicalNet's resnet_50_23dataset.pth")
+    preprocess: Literal["foreground-zscore", "volume-zscore", "symmetric"] = Field(
+        "foreground-zscore", description="what MedicalNet is fed; projects disagree on it"
+    )
     protocol: Literal["reorient"] = Field(
         "reorient",
         description="the plane's normal becomes the first axis, the network sees the volume",
@@ -105,6 +108,7 @@ def resolve(
     generators: str,
     segmenters: str,
     options: Mapping[str, Any],
+    weights: Path | None = None,
 ) -> RunConfig:
     """The configuration that a command line asks for, validated before anything is computed."""
     # YAML anchors make several plug-ins share one mapping; --set must change that of one alone.
@@ -114,6 +118,8 @@ def resolve(
     for setting in settings:
         apply_setting(values, setting)
     values |= {k: v for k, v in options.items() if v is not None}
+    if weights is not None:
+        values["scoring"] = {**values.get("scoring", {}), "weights": weights}
     for kind, registry, asked in (
         ("generators", GENERATORS, generators),
         ("segmenters", SEGMENTERS, segmenters),
@@ -209,9 +215,3 @@ def _fields_at(model: type[BaseModel], path: Sequence[str]) -> dict[str, Any]:
             return {}
         model = inner
     return dict(model.model_fields)
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The end of an error sentence: the nearest known names, or all of them."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from bench.errors import InputError
 from bench.generator import Frozen
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 class Device(Frozen):
     """Where networks run; recorded with every result, never part of a key."""
 
-    accelerator: str = Field(
-        "auto", description="auto, cpu, cuda or mps, as Lightning Fabric names them"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="auto is the first GPU where there is one, else the CPU"
     )
     precision: Precision = Field(
         "auto", description="bf16-mixed where the hardware multiplies bf16, else 32-true"
@@ -40,13 +41,37 @@ class Device(Frozen):
         """Name of the one torch device that Fabric chooses, such as "cpu" or "cuda:0"."""
         return str(self.fabric().device)
 
+    def name(self) -> str:
+        """The device in words: a GPU's name, or "cpu"."""
+        import torch
+
+        device = self.torch_device()
+        return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+    def use_threads(self) -> None:
+        """Set this process's CPU threads."""
+        import torch
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+
+    def check(self) -> None:
+        """InputError if this machine has no such device."""
+        try:
+            self.fabric()
+        except Exception as error:  # Fabric's own types differ between accelerators
+            raise InputError(
+                f"device.accelerator is {self.accelerator!r}, which this machine does not offer: "
+                f"{error}; use auto or cpu."
+            ) from error
+
     def resolved_precision(self) -> Literal["32-true", "bf16-mixed"]:
         """What "auto" means on this machine: emulated bf16 is ten times slower than float32."""
         if self.precision != "auto":
             return self.precision
         import torch
 
-        cuda = self.accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available()
+        cuda = self.accelerator in ("auto", "cuda") and torch.cuda.is_available()
         fast = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
         return "bf16-mixed" if fast else "32-true"
 

@@ -34,7 +34,7 @@ class Frozen(BaseModel):
         for name, field in cls.model_fields.items():
             given = values.get(name)
             if isinstance(field.default, BaseModel) and isinstance(given, Mapping):
-                completed[name] = _merge(field.default.model_dump(), given)
+                completed[name] = _merge(field.default.model_dump(exclude_defaults=True), given)
         return completed
 
 

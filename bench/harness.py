@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,12 @@ from bench.datasets.tasks import tasks_of
 from bench.errors import InputError
 from bench.extractor import decide_extractor
 from bench.plan import Cell, DataFacts, ExtractorFacts, make_plan
-from bench.registry import GENERATORS, SEGMENTERS, load_plugin
+from bench.registry import GENERATORS, SEGMENTERS
 from bench.store import Busy, Store, write_atomic
 
 if TYPE_CHECKING:
     from bench.engine import Engine, Outcome, Watcher
+    from bench.generator import Generator
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def plan_run(config: RunConfig, plugins: Sequence[Path] = ()) -> Plan:
             "an FID needs at least 2: give more cases or --generators none."
         )
     extractor = decide_extractor(config.scoring)
+    config.device.check()
     check_networks(config, data)
     cells = make_plan(config, data, extractor)
     return Plan(config, data, extractor, tuple(cells), tuple(plugins))
@@ -69,11 +72,44 @@ def check_networks(config: RunConfig, data: DataFacts) -> None:
 
     for name, values in config.generators.items():
         plugin = GENERATORS.get(name)
-        plugin(plugin.Config.model_validate(values)).check(config.data.grid, data.label_names)
-    for name, values in config.segmenters.items():
+        with blamed("generator", name):
+            generator = plugin(plugin.Config.model_validate(values))
+            generator.check(config.data.grid, data.label_names)
+            check_stages(generator)
+    networks = dict(config.segmenters)
+    if config.generators and config.segmenters:
+        networks.setdefault(config.labeller.segmenter, config.labeller.config)
+    for name, values in networks.items():
         segmenter = SEGMENTERS.get(name)
-        with torch.device("meta"):  # shapes alone: no memory, no random draws
+        with blamed("segmenter", name), torch.device("meta"):  # no memory, no random draws
             segmenter.build(1, 2, config.data.grid, segmenter.Config.model_validate(values))
+
+
+def check_stages(generator: Generator) -> None:
+    """InputError if a stage needs one that does not stand before it."""
+    known: list[str] = []
+    for stage in generator.stages():
+        missing = [name for name in stage.needs if name not in known]
+        if missing:
+            raise InputError(
+                f"Stage {stage.name!r} of {generator.name} needs {missing}, but before it stand "
+                f"{known}; name earlier stages."
+            )
+        known.append(stage.name)
+
+
+@contextmanager
+def blamed(kind: str, name: str) -> Iterator[None]:
+    """Any other error of a plug-in that is only being looked at becomes an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"The {kind} {name!r} cannot be built with this configuration and grid: "
+            f"{type(error).__name__}: {error}; change its configuration."
+        ) from error
 
 
 def start(
@@ -91,9 +127,7 @@ def start(
     for cell in plan.cells:
         store.add(cell)
     write_atomic(out / "run.json", json.dumps(describe(plan), indent=1))
-    return engine.run(
-        store, plan.cells, plan.config.device, watcher, stop_requested, retry_failed
-    )
+    return engine.run(store, plan.cells, plan.config.device, watcher, stop_requested, retry_failed)
 
 
 def prepare_data(
@@ -115,7 +149,11 @@ def prepare_data(
     watcher.ended(cell, status, reason)
     if status != "done":
         trace = store.attempts(cell.key)[-1].get("traceback", "")
-        shutil.rmtree(store.out if made else store.folder(cell.key))
+        shutil.rmtree(store.folder(cell.key))
+        if made:  # and nobody else has put anything there meanwhile
+            with suppress(OSError):
+                store.cells.rmdir()
+                store.out.rmdir()
         if not reason.startswith("InputError: "):
             raise RuntimeError(f"Preparing {plan.data.name} failed: {reason}\n{trace}")
         raise InputError(reason.removeprefix("InputError: "))
@@ -133,9 +171,3 @@ def describe(plan: Plan) -> dict[str, Any]:
         "extractor": asdict(plan.extractor),
         "cells": [cell.to_json() for cell in plan.cells],
     }
-
-
-def load_plugins(paths: Sequence[Path]) -> None:
-    """Import the files given by --plugin."""
-    for path in paths:
-        load_plugin(path)

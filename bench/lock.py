@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -44,9 +43,18 @@ class Lock:
         if owner["host"] == socket.gethostname():
             return _alive(owner["pid"], owner["started"])
         try:
-            return time.time() - self.path.stat().st_mtime < STALE_S
+            return self._file_system_time() - self.path.stat().st_mtime < STALE_S
         except OSError:  # given back just now
             return False
+
+    def _file_system_time(self) -> float:
+        """Now, by the clock that stamps the heartbeats: hosts may disagree on the time."""
+        probe = self.path.with_name(f"{self.path.name}.{self._me['host']}.{os.getpid()}.now")
+        probe.write_text("", encoding="utf-8")
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
 
     def _owner(self) -> dict[str, Any] | None:
         try:

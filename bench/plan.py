@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.config import RunConfig
 from bench.datasets.tasks import Task
-from bench.errors import InputError
+from bench.errors import InputError, nearest
 from bench.registry import GENERATORS, SEGMENTERS
 
 KEY_VERSION = 1
@@ -101,6 +101,8 @@ class ExtractorFacts:
     """The extractor, decided before the run starts."""
 
     name: str
+    version: str = "1"
+    preprocess: str = ""  # "" where there is no choice
     sha256: str = ""  # of its weights; "" where it needs none
     path: str = ""  # where the weights lie on this machine; not part of a key
 
@@ -158,7 +160,7 @@ class Planner:
         for stage in generator.stages():
             spec = {
                 "stage": stage.name,
-                "version": stage.version,
+                "version": [stage.version, *GENERATORS.file_version(name)],
                 "config": stage.config.model_dump(mode="json"),
                 "seed": seed,
             }
@@ -168,12 +170,14 @@ class Planner:
             tags = Tags(generator=name, stage=stage.name, seed=seed)
             states[stage.name] = self._add("fit", spec, needs, tags, extra)
         n_train_sets = [
-            self._n_synthetic(u, r) for u in self.config.real for r in self.config.ratio
+            synthetic_count(r, u, self.data.n_train)
+            for u in self.config.real
+            for r in self.config.ratio
         ]
         count = max([n_score, *(n_train_sets if self.config.segmenters else [])])
         spec = {
             "plugin": name,
-            "version": generator.version,
+            "version": GENERATORS.version(name),
             "config": generator.config.model_dump(mode="json"),
             "count": count,
             "seed": seed,
@@ -195,7 +199,7 @@ class Planner:
             needs["labels"] = self._add(
                 "label",
                 {"seed": tags.seed},
-                {"synthetic": synthetic, "labeller": labeller, "data": self.sets},
+                {"synthetic": synthetic, "labeller": labeller},
                 tags,
             )
         for segmenter in self.config.segmenters:
@@ -206,11 +210,11 @@ class Planner:
 
     def _labeller(self, seed: int) -> str:
         labeller = self.config.labeller
-        segmenter = SEGMENTERS.get(labeller.segmenter)
+        config = SEGMENTERS.get(labeller.segmenter).Config.model_validate(labeller.config)
         spec = {
             "segmenter": labeller.segmenter,
-            "version": segmenter.version,
-            "config": segmenter.Config().model_dump(mode="json"),
+            "version": SEGMENTERS.version(labeller.segmenter),
+            "config": config.model_dump(mode="json"),
             "training": labeller.training.model_dump(mode="json"),
             "seed": seed,
         }
@@ -223,6 +227,8 @@ class Planner:
             "part": part,
             "count": count,
             "extractor": self.extractor.name,
+            "version": self.extractor.version,
+            "preprocess": self.extractor.preprocess,
             "sha256": self.extractor.sha256,
             "protocol": self.config.scoring.protocol,
         }
@@ -243,14 +249,14 @@ class Planner:
     ) -> None:
         spec = {
             "segmenter": segmenter,
-            "version": SEGMENTERS.get(segmenter).version,
+            "version": SEGMENTERS.version(segmenter),
             "config": self.config.segmenters[segmenter],
             "training": self.config.segmentation.training.model_dump(mode="json"),
             "equal": self.config.segmentation.equal,
             "keep_weights": self.config.segmentation.keep_weights,
             "task": task.model_dump(mode="json"),
             "real": used,
-            "synthetic": self._n_synthetic(used, ratio) if ratio else 0,
+            "synthetic": synthetic_count(ratio, used, self.data.n_train) if ratio else 0,
             "seed": seed,
         }
         tags = Tags(
@@ -264,11 +270,6 @@ class Planner:
             label_source=synthetic.label_source if synthetic else "real",
         )
         self._add("segment", spec, {"data": self.sets, **(needs or {})}, tags)
-
-    def _n_synthetic(self, used: int | str, ratio: float) -> int:
-        """`ratio` times the real cases used; times all training cases where none is used."""
-        base = self.data.n_train if used in ("all", 0) else int(used)
-        return math.ceil(round(ratio * base, 6))  # 1.1 * 10 is 11.000000000000002
 
     def _tasks(self) -> tuple[Task, ...]:
         if not self.config.tasks:
@@ -284,8 +285,6 @@ def make_plan(config: RunConfig, data: DataFacts, extractor: ExtractorFacts) -> 
 
 
 def _check_arms(config: RunConfig, data: DataFacts) -> None:
-    from bench.config import nearest
-
     names = [task.name for task in data.tasks]
     for task in config.tasks:
         if task not in names:
@@ -303,12 +302,36 @@ def _check_arms(config: RunConfig, data: DataFacts) -> None:
                 f"--ratio {ratio:g} is not a number above 0; arm R is always run without synthetic "
                 "volumes."
             )
+    _check_doses(config, data)
     if config.generators and config.scoring.synthetic == 1:
         raise InputError("scoring.synthetic is 1, but an FID needs at least 2 volumes; give more.")
     if not config.generators and not config.segmenters:
         raise InputError(
             "Nothing to do: both --generators and --segmenters are none; name at least one."
         )
+
+
+def _check_doses(config: RunConfig, data: DataFacts) -> None:
+    """InputError for arms that could not be told apart, or that have nothing to compare with."""
+    if 0 in config.real and "all" not in config.real:
+        raise InputError(
+            "--real 0 is arm S, which is compared with R of all cases; give --real 0,all."
+        )
+    for used in config.real:
+        counts: dict[int, float] = {}
+        for ratio in config.ratio:
+            count = synthetic_count(ratio, used, data.n_train)
+            if counts.setdefault(count, ratio) != ratio:
+                raise InputError(
+                    f"--ratio {counts[count]:g} and {ratio:g} both mean {count} synthetic volumes "
+                    f"with {used} real cases; give one of them."
+                )
+
+
+def synthetic_count(ratio: float, used: int | str, n_train: int) -> int:
+    """`ratio` times the real cases used; times all training cases where none is used."""
+    base = n_train if used in ("all", 0) else int(used)
+    return math.ceil(round(ratio * base, 6))  # 1.1 * 10 is 11.000000000000002
 
 
 def _data_spec(config: RunConfig) -> dict[str, Any]:

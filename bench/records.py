@@ -71,12 +71,12 @@ CELL_COLUMNS: tuple[str, ...] = tuple(CellRow.__annotations__)
 
 def records_frame(records: Iterable[Record]) -> pd.DataFrame:
     """The records as a pandas frame with every column of the schema, in its order."""
-    return _frame([dict(r) for r in records], RECORD_COLUMNS, numeric={"ratio": 0.0, "seed": 0})
+    return _frame([dict(r) for r in records], RECORD_COLUMNS)
 
 
 def cells_frame(rows: Iterable[CellRow]) -> pd.DataFrame:
     """The planned cells as a pandas frame with every column of the schema, in its order."""
-    return _frame([dict(r) for r in rows], CELL_COLUMNS, numeric={"ratio": 0.0, "seed": 0})
+    return _frame([dict(r) for r in rows], CELL_COLUMNS)
 
 
 def read_records(path: Any) -> pd.DataFrame:
@@ -88,9 +88,7 @@ def read_records(path: Any) -> pd.DataFrame:
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
 
 
-def _frame(
-    rows: list[dict[str, Any]], columns: tuple[str, ...], numeric: dict[str, float]
-) -> pd.DataFrame:
+def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
     import pandas as pd
 
     unknown = {key for row in rows for key in row} - set(columns)
@@ -102,7 +100,7 @@ def _frame(
     text = [c for c in columns if c not in _NUMERIC]
     frame = pd.DataFrame(rows, columns=list(columns))
     frame[text] = frame[text].astype(object).fillna("").astype(str)
-    return frame.fillna(numeric)
+    return frame.fillna({"ratio": 0.0, "seed": 0})
 
 
 _NUMERIC = {"seed", "ratio", "value", "n_real", "n_synthetic", "seconds"}

@@ -7,7 +7,6 @@ the source text alone.
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import importlib.util
 import sys
@@ -17,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from bench.errors import InputError
+from bench.errors import InputError, nearest
 
 T = TypeVar("T")
 
@@ -69,6 +68,20 @@ class Registry(Generic[T]):
             return Origin(name, _distribution(entry), entry.value)
         return Origin(name, "this process", _identity(self.get(name))[0])
 
+    def version(self, name: str) -> str:
+        """What stands for the plug-in's code in keys: its declared version, and a file's sha256."""
+        declared: str = getattr(self.get(name), "version", "1")
+        return "+".join([declared, *self.file_version(name)])
+
+    def file_version(self, name: str) -> list[str]:
+        """sha256 of the --plugin file that defines `name`; empty for an installed plug-in.
+
+        Such a file is in the making: changed, it must not find the results of what it was.
+        """
+        if name not in self._files:
+            return []
+        return [hashlib.sha256(self._files[name].read_bytes()).hexdigest()]
+
     def get(self, name: str) -> T:
         """The plug-in `name`, imported now; InputError with the nearest names if it is unknown."""
         if name not in self._loaded:
@@ -110,13 +123,7 @@ class Registry(Generic[T]):
             self._files[name] = self._importing
 
     def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.4)
-        hint = (
-            f"did you mean {' or '.join(near)}?"
-            if near
-            else f"known are {', '.join(self.names())}."
-        )
-        return f"There is no {self.kind} {name!r}: {hint}"
+        return f"There is no {self.kind} {name!r}: {nearest(name, self.names())}"
 
     def description(self, name: str) -> str:
         """First line of the plug-in's docstring, read from its source; a reason if that fails."""
@@ -174,7 +181,6 @@ def _module_name(path: Path) -> str:
 
 GENERATORS: Registry[Any] = Registry("generator", "bench.generators")
 SEGMENTERS: Registry[Any] = Registry("segmenter", "bench.segmenters")
-DATASETS: Registry[Any] = Registry("data set", "bench.datasets")
 
 
 def load_plugin(path: Path) -> None:

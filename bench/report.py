@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 RULES_NOTHING = "The preset quick shows the machinery; its numbers rank nothing."
 
 
-def report(store: Store) -> Leaderboard:
-    """Write OUT/records.csv and OUT/leaderboard/ from whatever cells are done."""
+def report(store: Store, run: Mapping[str, Any]) -> Leaderboard:
+    """Write OUT/records.csv and OUT/leaderboard/ of `run` from whatever cells are done."""
     import leaderboard
 
-    run = read_run(store.out)
     cells = [Cell.from_json(value) for value in run["cells"]]
     records = records_frame(collect(store, run, cells))
     rows = cells_frame(cell_rows(store, cells))
@@ -132,4 +131,7 @@ def extractor_text(extractor: Mapping[str, str]) -> str:
         return (
             "texture (offline descriptor, no pretrained weights; not comparable with MedicalNet's)"
         )
-    return f"{extractor['name']} (weights sha256 {extractor['sha256'][:16]}…)"
+    return (
+        f"{extractor['name']} (preprocessing {extractor['preprocess']}, weights sha256 "
+        f"{extractor['sha256'][:16]}…)"
+    )

@@ -156,6 +156,8 @@ class Store:
             for path in sorted(fresh.rglob("*"))
             if path.is_file()
         }
+        for name in sums:
+            flush(fresh / name)
         if artefacts.exists():  # renamed by an attempt that was killed before its result.json
             shutil.rmtree(artefacts)
         fresh.rename(artefacts)
@@ -169,6 +171,16 @@ class Store:
         }
         write_atomic(folder / "result.json", json.dumps(result, indent=1))
         shutil.rmtree(folder / "work" / "resume", ignore_errors=True)
+
+    def verify_sizes(self, key: str) -> None:
+        """Damaged names the first artefact that is missing or cut; cheap enough for every read."""
+        for name, known in (self.result(key) or {}).get("artefacts", {}).items():
+            path = self.artefacts(key) / name
+            if not path.is_file() or path.stat().st_size != known["size"]:
+                raise Damaged(
+                    f"{path} is missing or has not its {known['size']} bytes; remove the folder "
+                    f"{self.folder(key)} and run again."
+                )
 
     def verify(self, key: str) -> None:
         """Compare artefacts with their sizes and checksums; Damaged names the first to differ."""
@@ -190,6 +202,12 @@ def sha256(path: Path) -> str:
     """sha256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Have a file's bytes on the disk before a result says that they are."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -97,7 +97,6 @@ def train(
     average: Sequence[str] = (),
     validate: Callable[[Networks], Mapping[str, float]] | None = None,
     select: str | None = None,
-    after_step: Callable[[Networks, int], None] | None = None,
     name: str = "fit",
 ) -> dict[str, dict[str, Tensor]]:
     """Train `networks` for `config.steps` steps and return the state dict of each.
@@ -115,7 +114,6 @@ def train(
         validate: scalars on the validation cases, with the averaged networks where there are some.
         select: name of a validation scalar, higher is better; the best networks are returned
             instead of the last.
-        after_step: called with (networks, step) after every step.
         name: of the checkpoint and the curve; a stage that trains twice gives two names.
 
     Raises:
@@ -136,8 +134,6 @@ def train(
             schedule.step()
         for key, averaged in fit.averages.items():
             averaged.update_parameters(fit.networks[key])
-        if after_step is not None:
-            after_step(fit.networks, fit.step)
         fit.step += 1
         if validate is not None and _due(fit.step, config):
             scalars |= _validate(fit, validate, select)
@@ -231,6 +227,8 @@ def _step(
                 owned = [p for group in optimizer.param_groups for p in group["params"]]
                 torch.nn.utils.clip_grad_norm_(owned, config.clip_norm)
             optimizer.step()
+            # Autocast keeps its casts of weights until it ends; the next yield must see this step.
+            torch.clear_autocast_cache()
             scalars[f"loss/{name}"] = value
     return scalars
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -346,12 +346,6 @@ class VolumeSetWriter:
         else:
             self._images.close()
             self._labels.close()
-
-
-def iterate(volumes: VolumeSet) -> Iterator[Sample]:
-    """Every case of the set, one at a time."""
-    for i in range(len(volumes)):
-        yield Sample(volumes.image(i), volumes.label(i) if volumes.has_labels else None)
 
 
 def _write_header(stream: Any, n: int, grid: tuple[int, int, int], dtype: np.dtype[Any]) -> None:

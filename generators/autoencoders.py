@@ -58,7 +58,8 @@ class KLConfig(Frozen):
     @property
     def factor(self) -> int:
         """Voxels of the image along one side of a latent voxel."""
-        return self.space_to_depth * 2 ** (len(self.channels) - 1)
+        halvings = len(self.channels) - 1
+        return self.space_to_depth << halvings
 
 
 class AdversarialConfig(Frozen):
@@ -72,7 +73,7 @@ class AdversarialConfig(Frozen):
 
     def smallest_side(self) -> int:
         """Voxels that leave the instance norm of the last hidden layer more than one value."""
-        return 3 * 2**self.layers
+        return 3 << self.layers
 
 
 class ImageAutoencoderConfig(KLConfig):

@@ -144,7 +144,7 @@ class GaussianDiffusion:
             x0 = x0.clamp(*self.clip)
         epsilon = (x - now**0.5 * x0) / (1 - now) ** 0.5
         variance = eta**2 * (1 - after) / (1 - now) * (1 - now / after)
-        moved = after**0.5 * x0 + max(0.0, 1 - after - variance) ** 0.5 * epsilon
+        moved: Tensor = after**0.5 * x0 + max(0.0, 1 - after - variance) ** 0.5 * epsilon
         return moved if noise is None else moved + variance**0.5 * noise
 
 

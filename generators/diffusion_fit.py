@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -68,12 +68,12 @@ def fit_diffusion(
     `held_out` (B, C, D, H, W) are validation volumes, on which the loss is recorded.
     """
 
-    def validate(networks: dict[str, nn.Module]) -> dict[str, float]:
+    def validate(networks: Mapping[str, nn.Module]) -> dict[str, float]:
         torch.manual_seed(run.seed)  # the same noise and timesteps each time
         with run.autocast():
             rows = [
                 diffusion_loss(process, networks["unet"], x, config.draw, config.loss)
-                for x in held_out.split(config.training.batch_size)
+                for x in torch.split(held_out, config.training.batch_size)
             ]
         return {"loss": float(torch.stack(rows).mean())}
 

@@ -75,9 +75,10 @@ def scale_factor(values: NDArray[np.float32]) -> float:
 
 
 def encode_training(train_set: VolumeSet, encode: Encode, run: Run) -> NDArray[np.float32]:
-    """The latents of the training cases, cached in the run's folder."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    return encode_all(train_set, encode, run.folder / "latents.npy")
+    """The latents of the training cases, in the part of the run's folder that goes with the fit."""
+    folder = run.folder / "resume"
+    folder.mkdir(parents=True, exist_ok=True)
+    return encode_all(train_set, encode, folder / "latents.npy")
 
 
 def fit_latent_diffusion(

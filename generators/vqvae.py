@@ -55,10 +55,10 @@ class VQVAEConfig(Frozen):
     @property
     def factor(self) -> int:
         """Voxels of the image along one side of a latent voxel."""
-        return self.space_to_depth * 2 ** len(self.channels)
+        return self.space_to_depth << len(self.channels)
 
 
-class DataDrivenQuantizer(EMAQuantizer):
+class DataDrivenQuantizer(EMAQuantizer):  # type: ignore[misc]  # MONAI has no types
     """EMAQuantizer whose codes begin as encodings and begin anew where nothing chooses them.
 
     The first batch in training initialises the codebook; every `restart_every` batches, codes

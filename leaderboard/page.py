@@ -71,8 +71,8 @@ def _fid(leaderboard: Leaderboard) -> str:
     sha256 = scored["extractor_sha256"]
     weights = f"weights sha256 {_safe(sha256)}" if sha256 else "which needs no weights"
     floor = (
-        " The floor is the FID of equally many real training volumes: what a perfect generator "
-        "would get at this n."
+        " The floor is the FID of real training volumes, n in the table: what a perfect generator "
+        "would get at that n."
         if REAL in set(leaderboard.generators["generator"])
         else ""
     )
@@ -88,7 +88,10 @@ def _dice(leaderboard: Leaderboard) -> list[str]:
         "steps": "the same number of optimiser steps",
         "epochs": "the same number of epochs (R+S takes more optimiser steps)",
     }[leaderboard.info.budget]
+    doses = set(leaderboard.segmentation["real"])
     arms = "R is trained on all real training volumes"
+    if doses != {"all"}:
+        arms += " (in Table Dose on as many as it says)"
     if (leaderboard.segmentation["arm"] != "R").any():
         arms += f", R+S on these and as many synthetic ones. R and R+S trained for {shared}"
     return [

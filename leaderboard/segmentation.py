@@ -109,7 +109,7 @@ def _row(key: _Key, synthetic: _Arm | None, real: _Arm | None) -> dict[str, obje
     arms = {key.arm: synthetic, "R": real} if key.generator else {"R": real}
     status, reason = _outcome(arms)
     if real is None:
-        reason = reason or f"No arm R with {key.real} real cases was asked for."
+        reason = reason or f"No arm R with {_baseline(key).real} real cases was asked for."
     seeds = [int(arm.by_seed.notna().sum()) for arm in arms.values() if arm is not None]
     row: dict[str, object] = {
         **key._asdict(),

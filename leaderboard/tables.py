@@ -32,7 +32,7 @@ def realism(leaderboard: Leaderboard) -> TextTable:
         labels = one_line(str(row["label_source"])) or MISSING
         rows.append((_name(row["generator"]), *fids, counts, labels))
     return TextTable(
-        title="Table 1. Realism: FID per plane (lower is better)",
+        title=f"Table 1. Realism: FID per plane on {_extractor(frame)} (lower is better)",
         columns=(
             "Generator",
             *(plane.capitalize() for plane in PLANES),
@@ -43,6 +43,12 @@ def realism(leaderboard: Leaderboard) -> TextTable:
         bold=_best(frame),
         notes=_realism_notes(frame),
     )
+
+
+def _extractor(frame: pd.DataFrame) -> str:
+    """Name of the features, so that a table that travels alone still says what it measures."""
+    names = [name for name in frame["extractor"] if name]
+    return f"{one_line(names[0])} features" if names else "features"
 
 
 def segmentation(leaderboard: Leaderboard) -> list[TextTable]:

@@ -3,12 +3,12 @@
 The rule for absent structures: a class that the case's **reference** does not hold is nan,
 whatever the prediction says, and is left out of means. Which cases a mean runs over then depends on
 the references alone, so that every arm of a comparison is averaged over the same cases. The price,
-false positives in such cases, is counted by `absent_counts` and belongs beside the mean.
+false positives in such cases, has to be counted apart and belongs beside the mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,29 +46,6 @@ def case_dice(per_class: NDArray[np.float64]) -> float:
     """Mean of one case's `dice_per_class` over the classes present; nan if none is."""
     present = per_class[~np.isnan(per_class)]
     return float(present.mean()) if present.size else float("nan")
-
-
-def absent_counts(
-    predictions: Iterable[NDArray[Any]], references: Iterable[NDArray[Any]], label: int
-) -> tuple[int, int]:
-    """Cases without a label, and how many of them were predicted to have it.
-
-    Args:
-        predictions: integer label volumes, one per case.
-        references: their references, in the same order.
-        label: the label value to count.
-
-    Returns:
-        ``(n_absent, n_absent_but_predicted)``: the cases `dice_per_class` leaves out, and those
-        among them with a false positive of at least one voxel.
-    """
-    n_absent = n_predicted = 0
-    for prediction, reference in zip(predictions, references, strict=True):
-        _check_pair(prediction, reference)
-        if not (reference == label).any():
-            n_absent += 1
-            n_predicted += bool((prediction == label).any())
-    return n_absent, n_predicted
 
 
 def _check_pair(prediction: NDArray[Any], reference: NDArray[Any]) -> None:

@@ -34,7 +34,9 @@ class Context:
 
     def needed(self, role: str) -> Path:
         """Folder of the artefacts of the cell that plays `role`."""
-        return self.store.artefacts(self.cell.needs[role])
+        key = self.cell.needs[role]
+        self.store.verify_sizes(key)
+        return self.store.artefacts(key)
 
     def volumes(self, part: str) -> VolumeSet:
         """The prepared volume set "train", "val" or "test"."""
@@ -54,16 +56,26 @@ class Context:
             raise Interrupted(f"Stopped after {step} of {total}; run again to redo this cell.")
 
     def run(self, volumes: VolumeSet) -> Run:
-        """The Run that a plug-in gets, with the states of the stages this cell needs."""
+        """The Run that a plug-in gets, with the states of the stages this cell needs.
+
+        Global random states are set too: a plug-in that draws from them must not depend on what
+        this process did before.
+        """
+        import numpy as np
+        import torch
+
         from bench.run import Run
 
+        seed = int(self.spec["seed"])
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - libraries that plug-ins use still draw from it
         states = {
             role.removeprefix("stage:"): self.needed(role) / "state.pt"
             for role in self.cell.needs
             if role.startswith("stage:")
         }
         return Run(
-            seed=int(self.spec["seed"]),
+            seed=seed,
             folder=self.store.work(self.cell.key),
             grid=volumes.grid,
             label_names=volumes.label_names,

@@ -50,6 +50,7 @@ def execute(
         store.note(key, "started", **me)
         start = time.perf_counter()
         try:
+            device.use_threads()
             context = Context(store.cell(key), store, fresh, device, progress, stop_requested)
             with PeakMemory() as memory:
                 records = _kind(context.cell.kind)(context)
@@ -109,8 +110,6 @@ def environment(device: Device) -> dict[str, str]:
         "python": platform.python_version(),
         "precision": device.resolved_precision(),
         "threads": str(torch.get_num_threads()),
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or "cpu",
+        "device": device.name(),
         **{name: version(name) for name in libraries},
     }

@@ -12,7 +12,5 @@ from bench.records import Record
 def run(context: Context) -> list[Record]:
     """Leaves the volume sets ``train``, ``val`` and ``test``; records their sizes."""
     config = DataConfig.model_validate(context.cell.extra["data"])
-    sets = prepare(
-        open_source(config), config, context.artefacts, lambda done, of: context.tick(done, of)
-    )
+    sets = prepare(open_source(config), config, context.artefacts, context.tick)
     return [Record(metric=f"n_{part}", value=len(volumes)) for part, volumes in sets.items()]

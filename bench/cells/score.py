@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 
 from bench.cells.context import Context
@@ -26,7 +28,7 @@ def features(context: Context) -> list[Record]:
         chunks.append(plane_features(volumes.images(rows), extractor, AXES))
         context.tick(rows[-1] + 1, len(volumes))
     planes = {plane: np.concatenate([chunk[plane] for chunk in chunks]) for plane in chunks[0]}
-    np.savez(context.artefacts / "features.npz", allow_pickle=False, **planes)
+    np.savez(context.artefacts / "features.npz", **cast(dict[str, Any], planes))
     return []
 
 
@@ -60,7 +62,10 @@ def make_extractor(context: Context) -> Extractor:
     from metrics.extractors.medicalnet import MedicalNetExtractor
 
     return MedicalNetExtractor(
-        context.cell.extra["weights"], device=context.device.torch_device(), sha256=spec["sha256"]
+        context.cell.extra["weights"],
+        device=context.device.torch_device(),
+        preprocess=spec["preprocess"],
+        sha256=spec["sha256"],
     )
 
 

@@ -12,9 +12,10 @@ from types import FrameType
 from rich.console import Console
 
 from bench.cli.progress import make_watcher
+from bench.engine import Outcome
 from bench.engine.inline import InlineEngine
 from bench.errors import Interrupted
-from bench.harness import Plan, start
+from bench.harness import Plan, describe, start
 from bench.store import Store
 
 INTERRUPTED = 130
@@ -23,25 +24,33 @@ INTERRUPTED = 130
 def go(plan: Plan, out: Path, retry_failed: bool) -> int:
     """Run the plan and return the exit code: 0 all done, 1 some cells failed, 130 interrupted."""
     console = Console()
-    head = f"{plan.data.name}, {len(plan.cells)} cells, into {out}"
+    data = plan.data
+    head = (
+        f"{data.name}: {data.n_train} training, {data.n_val} validation, {data.n_test} test cases; "
+        f"{len(plan.cells)} cells into {out}"
+    )
     console.print(head, highlight=False, markup=False, soft_wrap=True)
     with stop_on_signals() as stop:
         try:
             with make_watcher(console, plan.cells, Store(out)) as watcher:
                 outcome = start(plan, out, InlineEngine(), watcher, stop.requested, retry_failed)
         except (Interrupted, KeyboardInterrupt) as error:
-            console.print(f"{error or 'Interrupted.'} Finished cells are kept.", highlight=False)
+            reason = str(error) or "Interrupted."
+            console.print(f"{reason} Finished cells are kept.", highlight=False, markup=False)
             return INTERRUPTED
-    return close(console, out, outcome)
+    return close(console, plan, out, outcome)
 
 
-def close(console: Console, out: Path, outcome: dict[str, tuple[str, str]]) -> int:
+def close(console: Console, plan: Plan, out: Path, outcome: Outcome) -> int:
     """Show the tables and where they lie; the exit code of the run."""
     from bench.report import report
     from leaderboard import terminal_tables
 
-    for table in terminal_tables(report(Store(out)), console.width):
+    board = report(Store(out), describe(plan))
+    for table in terminal_tables(board, console.width):
         console.print(table)
+    for note in board.info.notes:
+        console.print(note, highlight=False, markup=False)
     path = str(out / "leaderboard" / "leaderboard.md")
     console.print(path, highlight=False, markup=False, soft_wrap=True)
     failed = [key for key, (status, _) in outcome.items() if status == "failed"]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.errors import InputError
+from bench.errors import InputError, nearest
 
 KINDS = ("generators", "segmenters", "datasets", "presets")
 
@@ -80,15 +80,18 @@ def _show_one(name: str) -> None:
         return
     model, title = _model(name)
     console.print(title, highlight=False, markup=False)
-    _show_fields(console, model, "")
+    _show_fields(console, model.model_construct(), "")  # its defaults
 
 
 def _model(name: str) -> tuple[Any, str]:
-    from bench.config import RunConfig, nearest
+    from bench.config import RunConfig
+    from bench.datasets.config import PHANTOM, DataConfig
     from bench.registry import GENERATORS, SEGMENTERS
 
     if name == "run":
         return RunConfig, "run: every key of --set"
+    if name == PHANTOM:
+        return DataConfig, f"{name}: data.* of --set, and the fields of a --data FILE.yaml"
     for registry in (GENERATORS, SEGMENTERS):
         if name in registry.names():
             plugin = registry.get(name)
@@ -102,41 +105,19 @@ def _model(name: str) -> tuple[Any, str]:
     raise InputError(f"There is nothing named {name!r} to list: {nearest(name, known)}")
 
 
-def _show_fields(console: Any, model: Any, prefix: str) -> None:
+def _show_fields(console: Any, config: Any, prefix: str) -> None:
+    """A line per field with its value and meaning; parts are indented."""
     from pydantic import BaseModel
 
-    for key, field in model.model_fields.items():
-        default = field.get_default(call_default_factory=True)
+    for key, field in type(config).model_fields.items():
+        value = getattr(config, key, "required")
+        part = isinstance(value, BaseModel)
+        shown = "" if part else f" {_plain(value)}"
         meaning = f"  # {field.description}" if field.description else ""
-        if isinstance(default, BaseModel):
-            console.print(f"{prefix}{key}:{meaning}", highlight=False, markup=False, soft_wrap=True)
-            _show_values(console, default, f"{prefix}  ")
-        else:
-            console.print(
-                f"{prefix}{key}: {_plain(default)}{meaning}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
-
-
-def _show_values(console: Any, value: Any, prefix: str) -> None:
-    """Fields of a nested configuration with the values it has as its parent's default."""
-    from pydantic import BaseModel
-
-    for key, field in type(value).model_fields.items():
-        inner = getattr(value, key)
-        meaning = f"  # {field.description}" if field.description else ""
-        if isinstance(inner, BaseModel):
-            console.print(f"{prefix}{key}:{meaning}", highlight=False, markup=False, soft_wrap=True)
-            _show_values(console, inner, f"{prefix}  ")
-        else:
-            console.print(
-                f"{prefix}{key}: {_plain(inner)}{meaning}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+        line = f"{prefix}{key}:{shown}{meaning}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if part:
+            _show_fields(console, value, f"{prefix}  ")
 
 
 def _plain(value: Any) -> str:

@@ -25,7 +25,7 @@ app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
-    """Run the command line: exit code 0 all well, 1 some cells failed, 2 usage or input."""
+    """Run the command line; exit codes: 0 well, 1 cells failed, 2 usage or input, 130 stopped."""
     try:
         if problem := complaint():
             raise InputError(problem)

@@ -25,9 +25,11 @@ class Estimate:
             if result is not None:
                 self._note(cell, result["seconds"])
 
-    def ended(self, cell: Cell, seconds: float) -> None:
+    def ended(self, cell: Cell, seconds: float | None) -> None:
+        """One cell less; `seconds` is None where it did not run to its end and tells nothing."""
         self._left.pop(cell.key, None)
-        self._note(cell, seconds)
+        if seconds is not None:
+            self._note(cell, seconds)
 
     def seconds_left(self) -> float:
         """Sum over the cells left; nan until the first cell ended."""
@@ -79,10 +81,15 @@ class Plain:
     def ended(self, cell: Cell, status: str, reason: str) -> None:
         seconds = time.monotonic() - self.since
         self.done += 1
-        self.estimate.ended(cell, seconds)
+        self.estimate.ended(cell, seconds if status == "done" else None)
         left = duration(self.estimate.seconds_left())
         what = "" if status == "done" else f" {status.upper()}: {reason}"
         self._print(f"[{self.done}/{self.total}] {cell.title} {seconds:.1f} s, {left} left{what}")
+
+    def skipped(self, cell: Cell, status: str, reason: str) -> None:
+        self.done += 1
+        self.estimate.ended(cell, None)
+        self._print(f"[{self.done}/{self.total}] {cell.title} {status.upper()}: {reason}")
 
     def _print(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -128,6 +135,13 @@ class Live(Plain):
 
     def ended(self, cell: Cell, status: str, reason: str) -> None:
         super().ended(cell, status, reason)
+        self._show_run()
+
+    def skipped(self, cell: Cell, status: str, reason: str) -> None:
+        super().skipped(cell, status, reason)
+        self._show_run()
+
+    def _show_run(self) -> None:
         left = duration(self.estimate.seconds_left())
         self.bars.update(self.run_bar, completed=self.done, note=f"{left} left")
 

@@ -12,11 +12,12 @@ def report(out: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> Non
     """Write OUT/records.csv and OUT/leaderboard/ anew and show the tables."""
     from rich.console import Console
 
+    from bench.report import read_run
     from bench.report import report as render
     from bench.store import Store
     from leaderboard import terminal_tables
 
     console = Console()
-    for table in terminal_tables(render(Store(out)), console.width):
+    for table in terminal_tables(render(Store(out), read_run(out)), console.width):
         console.print(table)
     console.print(str(out / "leaderboard" / "leaderboard.md"), highlight=False, soft_wrap=True)

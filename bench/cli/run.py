@@ -62,18 +62,20 @@ def run(
     """
     from bench.config import resolve
     from bench.datasets.config import read_data_argument
-    from bench.harness import load_plugins, plan_run
+    from bench.harness import plan_run
+    from bench.registry import load_plugin
 
-    load_plugins(plugin)
+    for path in plugin:
+        load_plugin(path)
     options = {
         "seeds": _list(seeds, "--seeds", int),
         "tasks": tuple(part.strip() for part in tasks.split(",")) if tasks else None,
         "real": _list(real, "--real", lambda text: text if text == "all" else int(text)),
         "ratio": _list(ratio, "--ratio", float),
     }
-    if weights is not None:
-        settings = [*settings, f"scoring.weights={weights}"]
-    config = resolve(preset, read_data_argument(data), settings, generators, segmenters, options)
+    config = resolve(
+        preset, read_data_argument(data), settings, generators, segmenters, options, weights
+    )
     plan = plan_run(config, plugin)
     name = re.sub(r"[^\w.-]+", "-", plan.data.name)  # a data set's own name may hold anything
     folder = out or Path("runs") / f"{name}-{preset}"

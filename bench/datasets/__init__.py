@@ -1,10 +1,10 @@
 """Data sets and their preparation: phantom and Decathlon folders to volume sets.
 
-    from bench.datasets.prepare import prepare
+from bench.datasets.prepare import prepare
 
-    config = DataConfig(**read_data_argument("phantom"))
-    sets = prepare(open_source(config), config, folder)  # train, val, test
-    tasks = tasks_of(config, sets["train"].label_names)
+config = DataConfig(**read_data_argument("phantom"))
+sets = prepare(open_source(config), config, folder)  # train, val, test
+tasks = tasks_of(config, sets["train"].label_names)
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from bench.errors import InputError
+from bench.errors import InputError, nearest
 from bench.generator import Frozen
 
 PHANTOM = "phantom"
@@ -169,9 +168,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _check_field(path: Path, key: str) -> None:
     known = list(DataConfig.model_fields)
     if key not in known:
-        near = difflib.get_close_matches(key, known, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}."
-        raise InputError(f"The data file {path} has the unknown field {key!r}: {hint}")
+        raise InputError(
+            f"The data file {path} has the unknown field {key!r}: {nearest(key, known)}"
+        )
 
 
 def _relative_to_file(path: Path, fields: dict[str, Any]) -> dict[str, Any]:

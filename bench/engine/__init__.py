@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from bench.device import Device
 from bench.plan import Cell
@@ -18,6 +18,9 @@ class Watcher(Protocol):
     def step(self, step: int, total: int, scalars: Mapping[str, float]) -> None: ...
 
     def ended(self, cell: Cell, status: str, reason: str) -> None: ...
+
+    def skipped(self, cell: Cell, status: str, reason: str) -> None:
+        """A cell that will not run: it failed before, or something it needs did."""
 
 
 class Engine(Protocol):
@@ -37,4 +40,3 @@ class Engine(Protocol):
 
 
 Outcome = dict[str, tuple[str, str]]
-__all__ = ["Any", "Engine", "Outcome", "Watcher"]

@@ -68,6 +68,8 @@ class InlineEngine:
             known = (status, store.status(cell.key)[1])
             gc.collect()
             watcher.ended(cell, *known)
+        elif known[0] != "done":
+            watcher.skipped(cell, *known)
         return known
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
-from bench.errors import InputError
+from bench.errors import InputError, nearest
 
 FOLDER = Path(__file__).parent
 ORDER = ("quick", "small", "paper")
@@ -22,9 +21,7 @@ def read_preset(name: str) -> dict[str, Any]:
     import yaml
 
     if name not in preset_names():
-        near = difflib.get_close_matches(name, preset_names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(preset_names())}."
-        raise InputError(f"There is no preset {name!r}: {hint}")
+        raise InputError(f"There is no preset {name!r}: {nearest(name, preset_names())}")
     values: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     values.pop("shared", None)  # YAML anchors that several plug-ins refer to
     return {**values, "preset": name}

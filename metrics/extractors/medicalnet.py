@@ -48,6 +48,7 @@ class MedicalNetExtractor:
     """
 
     name = "medicalnet-resnet50"
+    version = "1"  # raised with every change of the features
     dim = DIM
 
     def __init__(

@@ -49,6 +49,7 @@ class TextureExtractor:
     """The descriptor as an `metrics.extractors.Extractor`: deterministic, without weights."""
 
     name = "texture"
+    version = "1"  # raised with every change of the features
     sha256 = ""
     dim = DIM
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from bench.config import RunConfig, nearest, resolve
-from bench.errors import InputError
+from bench.config import RunConfig, resolve
+from bench.errors import InputError, nearest
 from bench.presets import preset_names, read_preset
 
 
@@ -114,3 +115,12 @@ def test_presets_are_whole_configurations() -> None:
         resolved = resolve(name, {}, [], "none", "all", {})
         assert resolved.preset == name
         assert resolved.description
+
+
+def test_a_yaml_file_as_data_source_keeps_its_own_values(tmp_path: Path) -> None:
+    """The defaults of `data` must not count as given beside the file."""
+    path = tmp_path / "data.yaml"
+    path.write_text("source: phantom\ngrid: [48, 48, 48]\nseed: 7\n", encoding="utf-8")
+    config = RunConfig.model_validate({"data": {"source": str(path)}})
+    assert config.data.grid == (48, 48, 48)
+    assert config.data.seed == 7

@@ -12,7 +12,7 @@ from monai.metrics import DiceMetric, compute_dice
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from metrics.dice import absent_counts, case_dice, dice_per_class
+from metrics.dice import case_dice, dice_per_class
 
 LABELS = (1, 2, 3)
 Labels = NDArray[np.uint8]
@@ -91,14 +91,6 @@ def test_case_dice_of_no_class_is_nan_without_a_warning() -> None:
     assert case_dice(np.array([0.5, np.nan, 1.0])) == 0.75
 
 
-def test_absent_counts() -> None:
-    references = [np.array([0, 1]), np.array([0, 0]), np.array([0, 0]), np.array([2, 2])]
-    predictions = [np.array([0, 0]), np.array([0, 1]), np.array([0, 0]), np.array([1, 1])]
-    assert absent_counts(predictions, references, 1) == (3, 2)
-    assert absent_counts(predictions, references, 2) == (3, 0)
-    assert absent_counts(iter([]), iter([]), 1) == (0, 0)
-
-
 def test_refuses() -> None:
     labels = np.zeros((2, 2), dtype=np.uint8)
     with pytest.raises(ValueError, match=r"\(2, 2\) and the reference \(4,\)"):
@@ -106,6 +98,4 @@ def test_refuses() -> None:
     with pytest.raises(ValueError, match="prediction has dtype float64"):
         dice_per_class(labels.astype(float), labels, LABELS)
     with pytest.raises(ValueError, match="reference has dtype float32"):
-        absent_counts([labels], [labels.astype(np.float32)], 1)
-    with pytest.raises(ValueError, match="zip"):
-        absent_counts([labels], [], 1)
+        dice_per_class(labels, labels.astype(np.float32), LABELS)

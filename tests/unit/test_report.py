@@ -112,14 +112,14 @@ def test_a_report_shows_what_is_done_and_why_the_rest_is_not(store: Store) -> No
         store, REAL, *(Record(metric="dice", case=c, value=v) for c, v in (("a", 0.5), ("b", 0.7)))
     )
     store.note(FIT.key, "failed", reason="RuntimeError: no luck")
-    report(store)
+    report(store, read_run(store.out))
     with (store.out / "records.csv").open(newline="") as stream:
         assert [row["value"] for row in csv.DictReader(stream)] == ["0.5", "0.7"]
     page = (store.out / "leaderboard" / "leaderboard.md").read_text()
     for text in ("0.6", "–", "RuntimeError: no luck", "rank nothing", "A note."):
         assert text in page
     before = page
-    report(store)
+    report(store, read_run(store.out))
     assert (store.out / "leaderboard" / "leaderboard.md").read_text() == before
 
 

@@ -178,14 +178,15 @@ def test_the_average_is_the_closed_form(tmp_path: Path) -> None:
     decay, seen = 0.7, []
     net = nn.Linear(1, 1)
     config = TrainingConfig(steps=9, learning_rate=0.1, ema_decay=decay)
+    run = make_run(tmp_path)
+    run.progress = lambda *step: seen.append(float(net.weight.detach()))
     kept = train(
-        make_run(tmp_path),
+        run,
         {"net": net},
         one_loss,
         lambda step: torch.ones(2, 1),
         config,
         average=["net"],
-        after_step=lambda nets, step: seen.append(float(nets["net"].weight.detach())),
     )
     # The average starts at the weights after the first step.
     weights = [decay**8, *((1 - decay) * decay ** (8 - t) for t in range(1, 9))]
@@ -321,3 +322,32 @@ def test_a_stage_that_trains_twice_keeps_two_checkpoints(tmp_path: Path) -> None
         )  # fmt: skip
         assert kept["net"]["weight"].shape == (width, 3)
     assert {path.name for path in (tmp_path / "resume").iterdir()} == {"first.pt", "second.pt"}
+
+
+def test_a_network_first_seen_without_gradient_still_learns_under_autocast(tmp_path: Path) -> None:
+    """Autocast keeps casts of weights; after a step, and after no_grad, they must be made anew."""
+    device = Device(accelerator="cpu", precision="bf16-mixed")
+    networks = {"a": nn.Conv3d(1, 1, 1), "b": nn.Conv3d(1, 1, 1)}
+    outputs = []
+
+    def losses(nets: Networks, batch: Tensor) -> Iterator[tuple[str, Tensor]]:
+        with torch.no_grad():
+            fake = nets["b"](batch)
+        yield "a", nets["a"](fake).float().square().mean()
+        before = nets["a"](batch).detach().float()
+        yield "a", nets["a"](batch).float().square().mean()
+        outputs.append((before, nets["a"](batch).detach().float()))
+        yield "b", nets["b"](batch).float().square().mean()
+
+    start_b = networks["b"].weight.detach().clone()
+    train(
+        make_run(tmp_path, device=device),
+        networks,
+        losses,
+        lambda step: torch.ones(1, 1, 4, 4, 4),
+        TrainingConfig(steps=3),
+        optimizers={k: torch.optim.SGD(n.parameters(), lr=0.2) for k, n in networks.items()},
+    )
+    assert not torch.equal(networks["b"].weight, start_b)
+    for before, after in outputs:
+        assert not torch.equal(before, after), "the second look must see the step in between"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bench.errors import InputError
-from bench.volumes import VolumeSet, VolumeSetWriter, concatenate, iterate
+from bench.volumes import VolumeSet, VolumeSetWriter, concatenate
 
 GRID = (4, 3, 5)
 NAMES = {0: "background", 1: "liver", 2: "vein"}
@@ -63,7 +63,7 @@ def test_everything_known_of_a_case_comes_back(tmp_path: Path) -> None:
     meta = json.loads((tmp_path / "set.json").read_text())
     assert meta["axes"] == "RAS"
     assert meta["spacing_mm"] == [1.0, 2.0, 3.0]
-    assert [s.label.dtype for s in iterate(volumes)] == [np.uint8] * 3
+    assert [volumes.label(i).dtype for i in range(3)] == [np.uint8] * 3
 
 
 def test_subset_and_concatenation_keep_the_order_and_copy_nothing(tmp_path: Path) -> None:
