@@ -19,5 +19,5 @@ class Interrupted(RuntimeError):
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known ones, or all."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}."

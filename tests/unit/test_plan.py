@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bench.config import RunConfig, plugin_config
@@ -160,9 +160,9 @@ def test_where_a_run_computes_is_no_part_of_a_key(elsewhere: dict[str, Any]) -> 
 
 
 def test_where_the_weights_lie_is_no_part_of_a_key_but_their_content_is() -> None:
-    here = plan(extractor=ExtractorFacts("medicalnet", "aa", "/here.pth"))
-    there = plan(extractor=ExtractorFacts("medicalnet", "aa", "/there.pth"))
-    other = plan(extractor=ExtractorFacts("medicalnet", "bb", "/here.pth"))
+    here = plan(extractor=ExtractorFacts("medicalnet", sha256="aa", path="/here.pth"))
+    there = plan(extractor=ExtractorFacts("medicalnet", sha256="aa", path="/there.pth"))
+    other = plan(extractor=ExtractorFacts("medicalnet", sha256="bb", path="/here.pth"))
     assert keys(here) == keys(there)
     assert not keys(here, "features", "score") & keys(other, "features", "score")
     assert keys(here, "fit", "sample", "segment") == keys(other, "fit", "sample", "segment")
@@ -223,6 +223,7 @@ ratios = st.lists(st.sampled_from([0.1, 0.5, 1.0, 1.1, 2.0]), min_size=1, unique
 def test_counts_of_arms_and_order(
     real: list[Any], ratio: list[float], generators: set[str], seeds: int
 ) -> None:
+    assume(0 not in real or "all" in real)
     cells = plan(
         generators=sorted(generators),
         segmenters=("unet", "vnet"),
@@ -253,8 +254,10 @@ def test_counts_of_arms_and_order(
 def test_a_ratio_counts_synthetic_volumes_per_real_case(
     used: int | str, ratio: float, volumes: int
 ) -> None:
-    cells = plan(generators=FIVE[:1], segmenters=("unet",), real=(used,), ratio=(ratio,))
-    made = {c.spec["synthetic"] for c in cells if c.kind == "segment" and c.tags.ratio}
+    real = (used, "all") if used == 0 else (used,)
+    cells = plan(generators=FIVE[:1], segmenters=("unet",), real=real, ratio=(ratio,))
+    arms = [c for c in cells if c.kind == "segment" and c.tags.ratio]
+    made = {c.spec["synthetic"] for c in arms if c.tags.real == str(used)}
     assert made == {volumes}
 
 
@@ -295,3 +298,19 @@ def test_titles_tell_cells_apart() -> None:
 def test_arms_that_cannot_be_are_named(fields: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=named):
         plan(**fields)
+
+
+def test_doses_that_cannot_be_told_apart_or_compared_are_refused() -> None:
+    with pytest.raises(InputError, match=r"--ratio 0\.1 and 0\.09 both mean 3 synthetic"):
+        plan(generators=FIVE[:1], segmenters=("unet",), ratio=(0.1, 0.09))
+    with pytest.raises(InputError, match="--real 0 is arm S"):
+        plan(generators=FIVE[:1], segmenters=("unet",), real=(0,))
+
+
+def test_preprocessing_and_version_of_an_extractor_are_in_its_features_keys() -> None:
+    known = plan(extractor=ExtractorFacts("medicalnet", "1", "symmetric", "aa"))
+    for other in (
+        ExtractorFacts("medicalnet", "2", "symmetric", "aa"),
+        ExtractorFacts("medicalnet", "1", "volume-zscore", "aa"),
+    ):
+        assert not keys(known, "features", "score") & keys(plan(extractor=other), "features")

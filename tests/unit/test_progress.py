@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_time_left_is_told_from_cells_of_the_same_network(store: Store) -> None:
-    cells = [cell("segment", i, name) for name in ("unet", "vnet") for i in range(3)]
+    cells = [cell("segment", i, "unet" if i < 3 else "vnet") for i in range(6)]
     estimate = Estimate(cells, store)
     assert math.isnan(estimate.seconds_left())
     estimate.ended(cells[0], 10.0)

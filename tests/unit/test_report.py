@@ -133,7 +133,10 @@ def test_only_quick_ranks_nothing() -> None:
 
 def test_the_extractor_is_named_with_its_weights() -> None:
     assert "not comparable" in extractor_text(RUN["extractor"])
-    known = extractor_text({"name": "medicalnet-resnet50", "sha256": "ab" * 32})
+    known = extractor_text(
+        {"name": "medicalnet-resnet50", "preprocess": "symmetric", "sha256": "ab" * 32}
+    )
+    assert "symmetric" in known
     assert "medicalnet-resnet50" in known
     assert "abab" in known
 
