@@ -28,7 +28,7 @@ COLOURS = ["#56b4e9", "#e69f00", "#009e73", "#d55e00"]  # safe for colour-blind 
 
 def main(out: Path, picture: Path) -> None:
     """A row for the real test cases and one for each generator."""
-    rows = volume_sets(out)
+    rows = {name: volumes for name, volumes in volume_sets(out).items() if volumes.has_labels}
     figure, axes = plt.subplots(
         len(rows), 2 * VOLUMES, figsize=(2 * VOLUMES * 1.25, len(rows) * 1.3), squeeze=False
     )
