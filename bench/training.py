@@ -124,14 +124,13 @@ def train(
     checkpoint = run.folder / "resume" / f"{name}.pt"
     if checkpoint.is_file():
         fit.load_state_dict(torch.load(checkpoint, map_location=run.device, weights_only=True))
-    schedules = {name: _schedule(o, config, fit.step) for name, o in fit.optimizers.items()}
     curve = Curve(run.folder / f"{name}.csv", fit.step)
     saved = time.monotonic()
     while fit.step < config.steps:
         _seed_step(run.seed, fit.step)
+        for optimizer in fit.optimizers.values():
+            _set_learning_rate(optimizer, config, fit.step)
         scalars = _step(run, fit, losses, batch(fit.step), config)
-        for schedule in schedules.values():
-            schedule.step()
         for key, averaged in fit.averages.items():
             averaged.update_parameters(fit.networks[key])
         fit.step += 1
@@ -183,23 +182,15 @@ def adamw(parameters: Sequence[nn.Parameter], config: TrainingConfig) -> torch.o
     )
 
 
-def _schedule(
-    optimizer: torch.optim.Optimizer, config: TrainingConfig, step: int
-) -> torch.optim.lr_scheduler.LambdaLR:
+def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, step: int) -> None:
     """Linear warm-up, then constant or half a cosine down to 1 % of the peak."""
-
-    def factor(t: int) -> float:
-        warm = min(1.0, (t + 1) / (config.warmup_steps + 1))
-        if config.schedule == "constant":
-            return warm
-        done = min(
-            1.0, max(0, t - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-        )
-        return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-
+    factor = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    if config.schedule == "cosine":
+        length = max(1, config.steps - config.warmup_steps)
+        done = min(1.0, max(0, step - config.warmup_steps) / length)
+        factor *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
     for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor, last_epoch=step - 1 if step else -1)
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 def _seed_step(seed: int, step: int) -> None:

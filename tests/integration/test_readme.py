@@ -33,7 +33,7 @@ def test_the_example_plugins_run(bench: Callable[..., Ran], tmp_path: Path) -> N
         *("--generators", "pca", "--segmenters", "basic-unet"),
         *("--set", "labeller.training.steps=1"),
     )
-    assert ran.code == 0, ran.err
+    assert ran.code == 0, ran.out + ran.err
     with (out / "leaderboard" / "segmentation.csv").open(encoding="utf-8") as stream:
         row = next(csv.DictReader(stream))
     assert (row["generator"], row["segmenter"], row["status"]) == ("pca", "basic-unet", "done")
