@@ -2,6 +2,7 @@
 
     from bench import Generator, GeneratorConfig, Run, Sample, VolumeSet, register_generator
     from bench import SegmenterConfig, register_segmenter
+    from bench import register_extractor
 
 Names are resolved when they are first used, so that ``import bench`` imports neither torch nor
 monai.
@@ -17,6 +18,7 @@ from bench.names import complaint
 
 if TYPE_CHECKING:
     from bench.errors import InputError as InputError
+    from bench.extractor import register_extractor as register_extractor
     from bench.generator import Generator as Generator
     from bench.generator import GeneratorConfig as GeneratorConfig
     from bench.generator import Stage as Stage
@@ -38,6 +40,7 @@ if _problem := complaint():
 
 _HOME = {
     "InputError": "errors",
+    "register_extractor": "extractor",
     "Generator": "generator",
     "GeneratorConfig": "generator",
     "Stage": "generator",

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from bench.datasets.config import DataConfig
+from bench.datasets.config import HOLDOUT, PHANTOM, DataConfig
 from bench.device import Device
 from bench.errors import InputError, nearest
 from bench.generator import Frozen
 from bench.presets import read_preset
-from bench.registry import GENERATORS, SEGMENTERS
+from bench.registry import EXTRACTORS, GENERATORS, SEGMENTERS
 from bench.training_config import TrainingConfig
 
 M = TypeVar("M", bound=BaseModel)
@@ -37,6 +37,9 @@ class SegmentationConfig(Frozen):
         description="what R and R+S have in common: optimiser steps, or epochs over their volumes",
     )
     keep_weights: bool = Field(False, description="keep the segmenters' weights with their cells")
+    tolerance_mm: float = Field(
+        3.0, gt=0, description="surfaces this near count as equal in the surface Dice, in mm"
+    )
 
 
 class LabellerConfig(Frozen):
@@ -55,21 +58,47 @@ class LabellerConfig(Frozen):
 class ScoringConfig(Frozen):
     """How volumes are turned into features and compared."""
 
-    extractor: Literal["auto", "medicalnet", "texture"] = Field(
+    extractor: str = Field(
         "auto",
-        description="auto is medicalnet where its weights are found before the run, else texture",
+        description="a name of bench list extractors; auto is medicalnet where its weights are "
+        "found before the run, else texture",
     )
-    weights: Path | None = Field(None, description="MedicalNet's resnet_50_23dataset.pth")
-    preprocess: Literal["foreground-zscore", "volume-zscore", "symmetric"] = Field(
-        "foreground-zscore", description="what MedicalNet is fed; projects disagree on it"
+    weights: Path | None = Field(
+        None, description="the extractor's weights, for medicalnet resnet_50_23dataset.pth"
     )
-    protocol: Literal["reorient"] = Field(
-        "reorient",
-        description="the plane's normal becomes the first axis, the network sees the volume",
+    preprocess: str = Field(
+        "",
+        description="what the extractor is fed, one of the names that bench list EXTRACTOR gives; "
+        "projects disagree on it. Empty: its first",
+    )
+    protocol: Literal["", "reorient", "2.5d"] = Field(
+        "",
+        description="reorient: the plane's normal becomes the first axis, a 3D network sees the "
+        "volume; 2.5d: a 2D network sees the plane's slices. Empty: the extractor's own",
     )
     synthetic: int = Field(
         0, ge=0, description="synthetic volumes for the FID; 0 is as many as test volumes"
     )
+    resamples: int = Field(
+        200, ge=0, description="resamples of the volumes for intervals and ranks; 0 gives none"
+    )
+    neighbours: int = Field(
+        5, ge=1, description="k of the nearest neighbours in precision, recall, density, coverage"
+    )
+    diversity_pairs: int = Field(
+        64, ge=1, description="pairs of volumes, at most, of the MS-SSIM within a set"
+    )
+    task_features: bool = Field(
+        True, description="score on features of the R-trained labeller too: they see anatomy"
+    )
+
+    @field_validator("extractor")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        known = ["auto", *EXTRACTORS.names()]
+        if name not in known:
+            raise ValueError(f"there is no extractor {name!r}: {nearest(name, known)}")
+        return name
 
 
 class RunConfig(Frozen):
@@ -128,7 +157,19 @@ def resolve(
         _check_plugins(registry, given, kind)
         chosen = select_names(asked, registry, order[kind])
         values[kind] = {n: plugin_config(registry, n, given.get(n, {}), kind) for n in chosen}
-    return validate(RunConfig, values, "the configuration")
+    return hold_out(validate(RunConfig, values, "the configuration"))
+
+
+def hold_out(config: RunConfig) -> RunConfig:
+    """`config` with `data.holdout` set where it is not and a chosen control needs held-out cases.
+
+    The phantom needs none: there, fresh cases are drawn.
+    """
+    needed = any(GENERATORS.get(name).needs_held for name in config.generators)
+    if config.data.holdout is not None or config.data.source == PHANTOM or not needed:
+        return config
+    data = config.data.model_copy(update={"holdout": HOLDOUT})
+    return config.model_copy(update={"data": data})
 
 
 def _check_plugins(registry: Any, given: Any, kind: str) -> None:
@@ -137,7 +178,7 @@ def _check_plugins(registry: Any, given: Any, kind: str) -> None:
         raise InputError(
             f"{kind} in the configuration is {given!r}; write --set {kind}.NAME.KEY=VALUE."
         )
-    known = registry.names()
+    known = [*registry.names(), *registry.control_names()]
     for name, values in given.items():
         if name not in known:
             raise InputError(f"There is no {registry.kind} {name!r} to set: {nearest(name, known)}")
@@ -149,16 +190,23 @@ def _check_plugins(registry: Any, given: Any, kind: str) -> None:
 
 
 def select_names(asked: str, registry: Any, order: Sequence[str]) -> list[str]:
-    """The names that "all", "none" or "a,b" stand for; "all" keeps the preset's order."""
+    """The names that "none" or a list such as "a,b", "all" or "controls,a" stand for.
+
+    "all" are all but the controls; it and "controls" keep the preset's order.
+    """
     if asked == "none":
         return []
-    if asked == "all":
-        known = registry.names()
-        return [*(n for n in order if n in known), *(n for n in known if n not in order)]
-    names = list(dict.fromkeys(part.strip() for part in asked.split(",") if part.strip()))
-    for name in names:
-        registry.get(name)
-    return names
+    groups = {"all": registry.names(), "controls": registry.control_names()}
+    names: list[str] = []
+    for part in filter(None, (part.strip() for part in asked.split(","))):
+        if groups.get(part):
+            known = groups[part]
+            names += [n for n in order if n in known]
+            names += [n for n in known if n not in order]
+        else:
+            registry.get(part)
+            names.append(part)
+    return list(dict.fromkeys(names))
 
 
 def plugin_config(registry: Any, name: str, values: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -175,7 +223,7 @@ def apply_setting(values: dict[str, Any], setting: str) -> None:
         raise InputError(
             f"--set takes key=value, but got {setting!r}; write for example data.cases=20."
         )
-    *parents, last = path.split(".")
+    *parents, last = _parts(path)
     at = values
     for parent in parents:
         at = at.setdefault(parent, {})
@@ -187,6 +235,15 @@ def apply_setting(values: dict[str, Any], setting: str) -> None:
         at[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"--set {setting}: {text!r} is not a YAML value; quote it.") from error
+
+
+def _parts(path: str) -> list[str]:
+    """The keys in ``a.b.c``; the name of a plug-in is one key even if it has a dot: blur-0.5."""
+    for kind, registry in (("generators", GENERATORS), ("segmenters", SEGMENTERS)):
+        for name in (*registry.names(), *registry.control_names()):
+            if "." in name and path.startswith(f"{kind}.{name}."):
+                return [kind, name, *path.removeprefix(f"{kind}.{name}.").split(".")]
+    return path.split(".")
 
 
 def validate(model: type[M], values: Mapping[str, Any], where: str) -> M:

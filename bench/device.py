@@ -22,7 +22,7 @@ class Device(Frozen):
         "auto", description="auto is the first GPU where there is one, else the CPU"
     )
     precision: Precision = Field(
-        "auto", description="bf16-mixed where the hardware multiplies bf16, else 32-true"
+        "auto", description="bf16-mixed on a GPU that multiplies bf16, else 32-true"
     )
     threads: int = Field(0, ge=0, description="CPU threads of a cell; 0 leaves torch's own choice")
     checkpoint_minutes: float = Field(10.0, gt=0, description="time between a fit's checkpoints")
@@ -66,18 +66,11 @@ class Device(Frozen):
             ) from error
 
     def resolved_precision(self) -> Literal["32-true", "bf16-mixed"]:
-        """What "auto" means on this machine: emulated bf16 is ten times slower than float32."""
+        """What "auto" means on this machine: see docs/adr/0005-precision.md for the CPU."""
         if self.precision != "auto":
             return self.precision
         import torch
 
         cuda = self.accelerator in ("auto", "cuda") and torch.cuda.is_available()
-        fast = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
+        fast = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16-mixed" if fast else "32-true"
-
-
-def _cpu_has_bf16() -> bool:
-    import torch
-
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(supported and supported())

@@ -2,40 +2,128 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
 from bench.config import ScoringConfig
 from bench.errors import InputError
 from bench.plan import ExtractorFacts
+from bench.registry import EXTRACTORS
+
+C = TypeVar("C", bound=type)
+
+AUTO, PREFERRED, OFFLINE = "auto", "medicalnet", "texture"
+
+
+def register_extractor(name: str) -> Callable[[C], C]:
+    """Class decorator: make the extractor known under `name`; see `metrics.extractors`."""
+
+    def register(cls: C) -> C:
+        cls.name = name  # type: ignore[attr-defined]
+        EXTRACTORS.register(name, cls)
+        return cls
+
+    return register
 
 
 def decide_extractor(scoring: ScoringConfig) -> ExtractorFacts:
-    """MedicalNet where its weights are found and load, else (for "auto") the offline descriptor.
+    """The extractor of the configuration, built once to see that its weights load.
 
-    InputError if MedicalNet is asked for without weights, or if weights are another network's.
+    "auto" is MedicalNet where its weights are found, else the offline descriptor. InputError if an
+    extractor lacks its weights, if they are another network's, or if it has not the preprocessing
+    or protocol that was asked for.
     """
-    from metrics.extractors.texture import TextureExtractor
-    from metrics.extractors.weights import HUB_FILE, HUB_REPOSITORY, WEIGHTS_VARIABLE, find_weights
-
-    texture = ExtractorFacts(TextureExtractor.name, TextureExtractor.version)
-    if scoring.extractor == "texture":
-        return texture
+    path = None
+    name = scoring.extractor
     try:
-        path = find_weights(scoring.weights, allow_download=scoring.extractor == "medicalnet")
-        if path is None:
-            if scoring.extractor == "auto":
-                return texture
-            raise ValueError(
-                f"No MedicalNet weights were found; give --weights PATH to {HUB_FILE} of the hub's "
-                f"{HUB_REPOSITORY}, set {WEIGHTS_VARIABLE}, or use --set scoring.extractor=texture."
-            )
-        from metrics.extractors.medicalnet import MedicalNetExtractor, load_medicalnet
+        if name == AUTO:
+            from metrics.extractors.weights import find_weights
 
-        _, sha256 = load_medicalnet(path)
+            path = find_weights(scoring.weights)
+            name = PREFERRED if path else OFFLINE
+        extractor = EXTRACTORS.get(name)
+        check_contract(name, extractor)
+        preprocess = _preprocessing(name, extractor, scoring.preprocess)
+        _check_protocol(name, extractor, scoring.protocol)
+        path = path or _weights(name, extractor, scoring.weights)
+        sha256: str = extractor(weights=path, device="cpu", preprocess=preprocess).sha256
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(str(error)) from error
     return ExtractorFacts(
-        MedicalNetExtractor.name,
-        MedicalNetExtractor.version,
-        scoring.preprocess,
-        sha256,
-        str(path),
+        name=extractor.name,
+        version=EXTRACTORS.version(name),
+        preprocess=preprocess,
+        sha256=sha256,
+        path=str(path or ""),
+        protocol=extractor.protocol,
+        plugin=name,
     )
+
+
+def build_extractor(facts: ExtractorFacts, device: str) -> Any:
+    """The extractor that was decided on; ValueError if its weights are others by now."""
+    plugin = EXTRACTORS.get(facts.plugin or facts.name)
+    path = Path(facts.path) if facts.path else None
+    extractor = plugin(weights=path, device=device, preprocess=facts.preprocess)
+    if extractor.sha256 != facts.sha256:
+        raise ValueError(
+            f"The weights of {facts.name} ({facts.path or 'no file'}) have sha256 "
+            f"{extractor.sha256 or 'none'}, but the run was planned with "
+            f"{facts.sha256 or 'none'}; put those back or plan again."
+        )
+    return extractor
+
+
+def check_contract(name: str, extractor: Any) -> None:
+    """InputError if the class lacks what `metrics.extractors` asks of it."""
+    from metrics.extractors import PROTOCOLS
+
+    wanted = ("name", "version", "protocol", "needs_weights", "preprocessings", "dim")
+    missing = [key for key in wanted if not hasattr(extractor, key)]
+    if missing:
+        raise InputError(
+            f"The extractor {name!r} has no {' and no '.join(missing)}; set these attributes of "
+            "its class, see metrics.extractors."
+        )
+    if extractor.protocol not in PROTOCOLS:
+        raise InputError(
+            f"The extractor {name!r} has the protocol {extractor.protocol!r}; use one of "
+            f"{', '.join(PROTOCOLS)}."
+        )
+
+
+def _preprocessing(name: str, extractor: Any, asked: str) -> str:
+    known = tuple(extractor.preprocessings)
+    if asked and asked not in known:
+        choice = f"use one of {', '.join(known)}" if known else "leave it empty"
+        raise InputError(
+            f"scoring.preprocess is {asked!r}, which the extractor {name} does not have; {choice}."
+        )
+    return asked or (known[0] if known else "")
+
+
+def _check_protocol(name: str, extractor: Any, asked: str) -> None:
+    if asked and asked != extractor.protocol:
+        raise InputError(
+            f"scoring.protocol is {asked}, but the extractor {name} works by {extractor.protocol}; "
+            "leave it empty or choose another scoring.extractor."
+        )
+
+
+def _weights(name: str, extractor: Any, given: Path | None) -> Path | None:
+    """The file of weights, found or given; InputError if it is needed and there is none."""
+    if not extractor.needs_weights:
+        if given is not None:
+            raise InputError(
+                f"The extractor {name} takes no weights, but {given} was given; leave out "
+                "--weights or choose another scoring.extractor."
+            )
+        return None
+    find = getattr(extractor, "find_weights", None)
+    path: Path | None = find(given, allow_download=True) if find else given
+    if path is None:
+        raise InputError(f"The extractor {name} needs weights; give --weights PATH to their file.")
+    return path

@@ -83,6 +83,10 @@ class Generator(ABC):
     labels: ClassVar[Literal["native", "joint", "none"]] = "none"
     """Where a sample's label comes from: the model draws it first or gives it with the image
     ("native", "joint"), or has none and the harness labels the image with a segmenter."""
+    needs_held: ClassVar[bool] = False
+    """Whether `sample` draws from real cases held out for it, `run.sets["held"]`. Where the data
+    are not the phantom, asking for such a generator takes them out of the training split."""
+    control: ClassVar[bool] = False  # set by register_generator
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -108,11 +112,17 @@ class Generator(ABC):
 G = TypeVar("G", bound=type[Generator])
 
 
-def register_generator(name: str) -> Callable[[G], G]:
-    """Class decorator: make the generator known under `name`."""
+def register_generator(name: str, *, control: bool = False) -> Callable[[G], G]:
+    """Class decorator: make the generator known under `name`.
+
+    A control is a generator whose quality is known, made to test the benchmark and not to compete
+    in it: "controls" or its name chooses it, "all" does not. Its entry point, if it has one, is in
+    the group bench.controls instead of bench.generators.
+    """
 
     def register(cls: G) -> G:
         cls.name = name
+        cls.control = control
         GENERATORS.register(name, cls)
         return cls
 

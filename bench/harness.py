@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config import RunConfig
+from bench.datasets.config import PHANTOM
 from bench.datasets.source import open_source
 from bench.datasets.split import split_cases
 from bench.datasets.tasks import tasks_of
@@ -43,7 +44,7 @@ def plan_run(config: RunConfig, plugins: Sequence[Path] = ()) -> Plan:
     """
     source = open_source(config.data)
     patients = {id: source.patient(id) for id in source.ids}
-    split = split_cases(patients, config.data.split, config.data.seed)
+    split = split_cases(patients, config.data.split, config.data.seed, config.data.holdout or 0)
     data = DataFacts(
         name=source.name,
         fingerprint=source.fingerprint,
@@ -52,6 +53,7 @@ def plan_run(config: RunConfig, plugins: Sequence[Path] = ()) -> Plan:
         n_train=len(split["train"]),
         n_val=len(split["val"]),
         n_test=len(split["test"]),
+        n_held=len(split.get("held", ())),
     )
     if config.generators and data.n_test < 2:
         raise InputError(
@@ -59,11 +61,26 @@ def plan_run(config: RunConfig, plugins: Sequence[Path] = ()) -> Plan:
             "split; "
             "an FID needs at least 2: give more cases or --generators none."
         )
+    check_held(config, data)
     extractor = decide_extractor(config.scoring)
     config.device.check()
     check_networks(config, data)
     cells = make_plan(config, data, extractor)
     return Plan(config, data, extractor, tuple(cells), tuple(plugins))
+
+
+def check_held(config: RunConfig, data: DataFacts) -> None:
+    """InputError if a control draws real cases that this run does not hold out for it."""
+    # Two, because a label of another case is one of the things that a control gives.
+    if config.data.source == PHANTOM or data.n_held >= 2:
+        return
+    for name in config.generators:
+        if GENERATORS.get(name).needs_held:
+            raise InputError(
+                f"The control {name!r} draws real cases that are in no other split and needs at "
+                f"least 2 of them, but data.holdout {config.data.holdout or 0:g} of {data.name} "
+                f"leaves {data.n_held}; give more cases or a larger data.holdout."
+            )
 
 
 def check_networks(config: RunConfig, data: DataFacts) -> None:
@@ -77,7 +94,7 @@ def check_networks(config: RunConfig, data: DataFacts) -> None:
             generator.check(config.data.grid, data.label_names)
             check_stages(generator)
     networks = dict(config.segmenters)
-    if config.generators and config.segmenters:
+    if config.generators:
         networks.setdefault(config.labeller.segmenter, config.labeller.config)
     for name, values in networks.items():
         segmenter = SEGMENTERS.get(name)

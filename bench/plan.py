@@ -17,7 +17,7 @@ from bench.datasets.tasks import Task
 from bench.errors import InputError, nearest
 from bench.registry import GENERATORS, SEGMENTERS
 
-KEY_VERSION = 1
+KEY_VERSION = 2
 """Part of every key: raise it when a cell's meaning changes, and old results are not reused."""
 
 
@@ -68,8 +68,9 @@ class Cell:
         )
         seed = f"seed {t.seed}" if t.seed else ""
         part = t.stage.removeprefix(f"{t.generator}/")
-        if t.generator == "real" and self.kind == "features":
-            part = str(self.spec["part"])
+        if self.kind == "features":
+            part = "task" if self.spec["extractor"] == TASK.name else ""
+            part = f"{part} {self.spec['part']}".strip() if t.generator == "real" else part
         words = (self.kind, t.segmenter, t.task, t.arm, t.generator, part, dose, seed)
         return " ".join(w for w in words if w)
 
@@ -94,6 +95,7 @@ class DataFacts:
     n_train: int
     n_val: int
     n_test: int
+    n_held: int = 0  # real cases taken out of the training split for controls
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,20 @@ class ExtractorFacts:
     preprocess: str = ""  # "" where there is no choice
     sha256: str = ""  # of its weights; "" where it needs none
     path: str = ""  # where the weights lie on this machine; not part of a key
+    protocol: str = "reorient"  # how a plane is formed
+    plugin: str = ""  # its name in the registry, where that is not `name`
+
+
+TASK = ExtractorFacts("task", protocol="volume")
+"""Features of the run's own labelling segmenter, whose weights the cell's key stands for."""
+
+
+@dataclass(frozen=True)
+class Real:
+    """Keys of the features of the real volumes, by one extractor."""
+
+    test: str
+    train: str  # all of them, in the order of `bench.cells.segment.first_cases`
 
 
 class Planner:
@@ -115,6 +131,7 @@ class Planner:
         self.data = data
         self.extractor = extractor
         self.cells: dict[str, Cell] = {}
+        self.real: dict[str, Real] = {}  # by extractor
         self.sets = self._add(
             "prepare",
             {"source": data.fingerprint, "data": _data_spec(config)},
@@ -129,20 +146,15 @@ class Planner:
         tags: Tags | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> str:
-        cell = Cell(kind, json.loads(json.dumps(spec)), needs or {}, tags or Tags(), extra or {})
+        given = json.loads(json.dumps(spec))
+        cell = Cell(kind, given, dict(needs or {}), tags or Tags(), extra or {})
         self.cells.setdefault(cell.key, cell)
         return cell.key
 
     def plan(self) -> list[Cell]:
         """Every cell of the configuration, each once."""
-        n_score = self.config.scoring.synthetic or self.data.n_test
         if self.config.generators:
-            real = self._features(
-                "test", self.data.n_test, {"data": self.sets}, Tags(generator="real")
-            )
-            floor = min(n_score, self.data.n_train)
-            train = self._features("train", floor, {"data": self.sets}, Tags(generator="real"))
-            self._score(real, train, Tags(generator="real", label_source="real"))
+            self._real_volumes()
         for seed in self.config.seeds:
             for segmenter in self.config.segmenters:
                 for task in self._tasks():
@@ -150,10 +162,33 @@ class Planner:
                         if used != 0:
                             self._segment(segmenter, task, used, 0.0, seed)
             for generator in self.config.generators:
-                self._generator(generator, seed, n_score, real)
+                self._generator(generator, seed)
         return list(self.cells.values())
 
-    def _generator(self, name: str, seed: int, n_score: int, real: str) -> None:
+    @property
+    def _n_score(self) -> int:
+        """Synthetic volumes that are scored."""
+        return self.config.scoring.synthetic or self.data.n_test
+
+    def _real_volumes(self) -> None:
+        """Features of the real volumes, and every score of training volumes against test volumes.
+
+        The scores are the floor: what a generator would get whose volumes are as good as real ones.
+        """
+        needs = {"data": self.sets}
+        tags = Tags(generator="real", label_source="real")
+        for extractor in self._extractors():
+            test = self._features("test", self.data.n_test, needs, tags, extractor)
+            train = self._features("train", self.data.n_train, needs, tags, extractor)
+            self.real[extractor.name] = Real(test, train)
+            self._score(extractor, train, min(self._n_score, self.data.n_train), tags)
+        self._inspect("real", needs, tags, self.config.seeds[0])
+
+    def _extractors(self) -> tuple[ExtractorFacts, ...]:
+        """The one decided on for the run, and the task features beside it, never mixed with it."""
+        return (self.extractor, TASK) if self.config.scoring.task_features else (self.extractor,)
+
+    def _generator(self, name: str, seed: int) -> None:
         plugin = GENERATORS.get(name)
         generator = plugin(plugin.Config.model_validate(self.config.generators[name]))
         states: dict[str, str] = {}
@@ -174,7 +209,7 @@ class Planner:
             for u in self.config.real
             for r in self.config.ratio
         ]
-        count = max([n_score, *(n_train_sets if self.config.segmenters else [])])
+        count = max([self._n_score, *(n_train_sets if self.config.segmenters else [])])
         spec = {
             "plugin": name,
             "version": GENERATORS.version(name),
@@ -185,23 +220,21 @@ class Planner:
         source = "pseudo" if generator.labels == "none" else generator.labels
         tags = Tags(generator=name, seed=seed, label_source=source)
         needs = {"data": self.sets} | {f"stage:{s}": k for s, k in states.items()}
-        synthetic = self._add("sample", spec, needs, tags)
-        features = self._features("synthetic", n_score, {"synthetic": synthetic}, tags)
-        self._score(real, features, tags)
-        self._segments_with(synthetic, tags)
+        self._synthetic(self._add("sample", spec, needs, tags), tags)
 
-    def _segments_with(self, synthetic: str, tags: Tags) -> None:
-        if not self.config.segmenters:
-            return
+    def _synthetic(self, synthetic: str, tags: Tags) -> None:
+        """All that is measured of one generator's volumes, and all that learns from them."""
         needs = {"synthetic": synthetic}
+        for extractor in self._extractors():
+            features = self._features("synthetic", self._n_score, needs, tags, extractor)
+            self._score(extractor, features, self._n_score, tags)
+            if extractor is self.extractor:
+                self._memorise(features, needs, tags)
         if tags.label_source == "pseudo":
-            labeller = self._labeller(tags.seed)
             needs["labels"] = self._add(
-                "label",
-                {"seed": tags.seed},
-                {"synthetic": synthetic, "labeller": labeller},
-                tags,
+                "label", {"seed": tags.seed}, needs | {"labeller": self._labeller(tags.seed)}, tags
             )
+        self._inspect("synthetic", needs | {"data": self.sets}, tags, tags.seed)
         for segmenter in self.config.segmenters:
             for task in self._tasks():
                 for used in self.config.real:
@@ -222,20 +255,45 @@ class Planner:
             "labeller", spec, {"data": self.sets}, Tags(segmenter=labeller.segmenter, seed=seed)
         )
 
-    def _features(self, part: str, count: int, needs: dict[str, str], tags: Tags) -> str:
+    def _features(
+        self, part: str, count: int, needs: Mapping[str, str], tags: Tags, extractor: ExtractorFacts
+    ) -> str:
         spec = {
             "part": part,
             "count": count,
-            "extractor": self.extractor.name,
-            "version": self.extractor.version,
-            "preprocess": self.extractor.preprocess,
-            "sha256": self.extractor.sha256,
-            "protocol": self.config.scoring.protocol,
+            "extractor": extractor.name,
+            "version": extractor.version,
+            "preprocess": extractor.preprocess,
+            "sha256": extractor.sha256,
+            "protocol": extractor.protocol,
         }
-        return self._add("features", spec, needs, tags, {"weights": self.extractor.path})
+        if extractor is TASK:  # the first seed's, so that all seeds are measured alike
+            needs = {**needs, "data": self.sets, "labeller": self._labeller(self.config.seeds[0])}
+            spec["seed"] = self.config.seeds[0]
+        extra = {"weights": extractor.path, "plugin": extractor.plugin or extractor.name}
+        return self._add("features", spec, needs, tags, extra)
 
-    def _score(self, real: str, synthetic: str, tags: Tags) -> str:
-        return self._add("score", {}, {"real": real, "synthetic": synthetic}, tags)
+    def _score(self, extractor: ExtractorFacts, synthetic: str, rows: int, tags: Tags) -> None:
+        scoring = self.config.scoring
+        spec = {"rows": rows, "resamples": scoring.resamples, "neighbours": scoring.neighbours}
+        needs = {"real": self.real[extractor.name].test, "synthetic": synthetic}
+        self._add("task-score" if extractor is TASK else "score", spec, needs, tags)
+
+    def _memorise(self, features: str, needs: Mapping[str, str], tags: Tags) -> None:
+        real = self.real[self.extractor.name]
+        sets = {"data": self.sets, "train": real.train, "test": real.test}
+        self._add("memorise", {}, {**sets, **needs, "features": features}, tags)
+
+    def _inspect(self, part: str, needs: Mapping[str, str], tags: Tags, seed: int) -> None:
+        """What is measured on voxels: diversity, structures, and how labels fit their images."""
+        count = self._n_score if part == "synthetic" else self.data.n_test
+        spec = {"part": part, "count": count}
+        pairs = {"pairs": self.config.scoring.diversity_pairs}
+        self._add("diversity", {**spec, **pairs}, needs, tags)
+        self._add("structures", spec, needs, tags)
+        if tags.label_source != "pseudo":  # these are what the labeller sees
+            labeller = {"labeller": self._labeller(seed)}
+            self._add("fidelity", {**spec, "seed": seed}, {**needs, **labeller}, tags)
 
     def _segment(
         self,
@@ -254,6 +312,7 @@ class Planner:
             "training": self.config.segmentation.training.model_dump(mode="json"),
             "equal": self.config.segmentation.equal,
             "keep_weights": self.config.segmentation.keep_weights,
+            "tolerance_mm": self.config.segmentation.tolerance_mm,
             "task": task.model_dump(mode="json"),
             "real": used,
             "synthetic": synthetic_count(ratio, used, self.data.n_train) if ratio else 0,
@@ -336,4 +395,7 @@ def synthetic_count(ratio: float, used: int | str, n_train: int) -> int:
 
 def _data_spec(config: RunConfig) -> dict[str, Any]:
     """What of the data's configuration changes the volumes; the source is its fingerprint."""
-    return config.data.model_dump(mode="json", exclude={"source", "tasks"})
+    spec = config.data.model_dump(mode="json", exclude={"source", "tasks", "kinds"})
+    if not config.data.holdout:  # unset and 0 are the same volumes
+        del spec["holdout"]
+    return spec

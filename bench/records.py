@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypedDict
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Record(TypedDict, total=False):
     """One measured value and what determines it."""
 
     cell: str  # key of the cell that measured it, first 16 hex digits
-    kind: str  # kind of the cell: "fit", "sample", "score", "segment"
+    kind: str  # kind of the cell: "fit", "sample", "score", "segment", ...
     dataset: str  # e.g. "phantom", "msd-hippocampus"
     preset: str
     grid: str  # e.g. "32x32x32"
@@ -32,15 +32,18 @@ class Record(TypedDict, total=False):
     real: str  # real training cases used: "all" or a count
     ratio: float  # synthetic to real; 0 in arm R
     metric: str  # "fid", "dice", "seconds", "seconds_per_volume", "peak_memory_mb", "loss", ...
-    plane: str  # "axial", "sagittal", "coronal", "average"
+    plane: str  # "axial", "sagittal", "coronal", "average"; "volume" where no plane is formed
     label: str  # name of the class a per-class value belongs to; "" for the case's value
-    case: str  # id of the test case; "" for a value over a whole set
-    value: float
+    case: str  # id of the test case, or number of a resample; "" for a value over a whole set
+    value: float  # nan where it cannot be computed; `reason` then says why
+    low: float  # ends of the value's 95 % interval, where it has one
+    high: float
+    reason: str  # why there is no value; "" where there is one
     n_real: int
     n_synthetic: int
     extractor: str  # e.g. "medicalnet-resnet50", "texture" (the offline descriptor)
     extractor_sha256: str  # sha256 of the extractor's weights; "" where it has none
-    protocol: str  # how a plane is formed: "reorient" or "2.5d"
+    protocol: str  # how a plane is formed: "reorient" or "2.5d"; "volume" where none is
     label_source: str  # "native", "joint", "pseudo", "real"
     device: str
     seconds: float  # wall time of the cell
@@ -103,4 +106,4 @@ def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame
     return frame.fillna({"ratio": 0.0, "seed": 0})
 
 
-_NUMERIC = {"seed", "ratio", "value", "n_real", "n_synthetic", "seconds"}
+_NUMERIC = {"seed", "ratio", "value", "low", "high", "n_real", "n_synthetic", "seconds"}

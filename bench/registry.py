@@ -1,5 +1,8 @@
 """Plug-ins by name: entry points of installed distributions, and files given by ``--plugin``.
 
+Controls are generators of known quality. They are found like all others, in an entry-point group
+of their own, and are never part of what "all" means.
+
 Nothing is imported until a plug-in is used: ``names`` and ``describe`` read the entry points and
 the source text alone.
 """
@@ -20,6 +23,9 @@ from bench.errors import InputError, nearest
 
 T = TypeVar("T")
 
+RESERVED = ("all", "none", "controls")
+"""What a list of names may say instead of a name."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -31,22 +37,30 @@ class Origin:
 
 
 class Registry(Generic[T]):
-    """Plug-ins of one kind."""
+    """Plug-ins of one kind; `mark` is an attribute that each of them has.
 
-    def __init__(self, kind: str, group: str) -> None:
+    They come from the entry-point group `group`, and controls from the group `controls`.
+    """
+
+    def __init__(
+        self, kind: str, group: str, mark: str = "Config", controls: str | None = None
+    ) -> None:
         self.kind = kind
         self.group = group
+        self.controls = controls
+        self.mark = mark
         self._loaded: dict[str, T] = {}
         self._files: dict[str, Path] = {}
         self._importing: Path | None = None
 
     @cached_property
     def _entries(self) -> dict[str, EntryPoint]:
-        """Entry points by name; a name claimed by two distributions is refused with both."""
+        """Entry points by name; a name claimed twice, also by a control, is refused with both."""
         found: dict[str, EntryPoint] = {}
-        for entry in entry_points(group=self.group):
+        groups = (self.group, *([self.controls] if self.controls else []))
+        for entry in (entry for group in groups for entry in entry_points(group=group)):
             known = found.get(entry.name)
-            if known is not None and (known.value != entry.value):
+            if known is not None and (known.value, known.group) != (entry.value, entry.group):
                 raise InputError(
                     f"The {self.kind} {entry.name!r} is defined twice, by {_distribution(known)} "
                     f"({known.value}) and by {_distribution(entry)} ({entry.value}); uninstall "
@@ -56,7 +70,20 @@ class Registry(Generic[T]):
         return found
 
     def names(self) -> list[str]:
-        """Every known name, those of entry points first."""
+        """Every known name that is no control, those of entry points first."""
+        return [name for name in self._known() if not self.is_control(name)]
+
+    def control_names(self) -> list[str]:
+        """Every known control, those of entry points first."""
+        return [name for name in self._known() if self.is_control(name)]
+
+    def is_control(self, name: str) -> bool:
+        """Whether `name` is a control, without importing it."""
+        if name in self._entries:
+            return self._entries[name].group == self.controls
+        return _registered_as_control(self._loaded.get(name))
+
+    def _known(self) -> list[str]:
         return [*self._entries, *(n for n in self._loaded if n not in self._entries)]
 
     def origin(self, name: str) -> Origin:
@@ -95,17 +122,29 @@ class Registry(Generic[T]):
                     f"The {self.kind} {name!r} of {_distribution(entry)} ({entry.value}) cannot be "
                     f"imported: {type(error).__name__}: {error}; mend or uninstall it."
                 ) from error
-            if not hasattr(loaded, "Config"):
+            if not hasattr(loaded, self.mark):
                 raise InputError(
                     f"The {self.kind} {name!r} of {_distribution(entry)} ({entry.value}) is a "
-                    f"{type(loaded).__name__} without Config; register it with the decorator of "
-                    "bench."
+                    f"{type(loaded).__name__} without {self.mark}; register it with the decorator "
+                    "of bench."
+                )
+            if _registered_as_control(loaded) != self.is_control(name):
+                raise InputError(
+                    f"The {self.kind} {name!r} of {_distribution(entry)} ({entry.value}) is an "
+                    f"entry point of {entry.group}, but is registered with control="
+                    f"{_registered_as_control(loaded)}; controls belong in {self.controls}, and "
+                    "only they."
                 )
             self._loaded.setdefault(name, loaded)
         return self._loaded[name]
 
     def register(self, name: str, plugin: T) -> None:
         """Called by the decorators when a plug-in's module is imported."""
+        if name in RESERVED:
+            raise InputError(
+                f"The {self.kind} {name!r} of {self._importing or _identity(plugin)[0]} has a name "
+                "that means several of them; rename it."
+            )
         known = self._loaded.get(name)
         entry = self._entries.get(name)
         module, _ = _identity(plugin)
@@ -123,7 +162,9 @@ class Registry(Generic[T]):
             self._files[name] = self._importing
 
     def _unknown(self, name: str) -> str:
-        return f"There is no {self.kind} {name!r}: {nearest(name, self.names())}"
+        controls = self.control_names()
+        known = [*self.names(), *controls, *(["controls"] if controls else [])]
+        return f"There is no {self.kind} {name!r}: {nearest(name, known)}"
 
     def description(self, name: str) -> str:
         """First line of the plug-in's docstring, read from its source; a reason if that fails."""
@@ -139,6 +180,10 @@ class Registry(Generic[T]):
             return _docstring(Path(spec.origin), entry.attr)
         except (Exception, SystemExit) as error:
             return f"cannot be imported: {type(error).__name__}: {error}"
+
+
+def _registered_as_control(plugin: Any) -> bool:
+    return bool(getattr(plugin, "control", False))
 
 
 def _identity(plugin: Any) -> tuple[str, str]:
@@ -179,8 +224,9 @@ def _module_name(path: Path) -> str:
     return f"voxelbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
-GENERATORS: Registry[Any] = Registry("generator", "bench.generators")
+GENERATORS: Registry[Any] = Registry("generator", "bench.generators", controls="bench.controls")
 SEGMENTERS: Registry[Any] = Registry("segmenter", "bench.segmenters")
+EXTRACTORS: Registry[Any] = Registry("extractor", "bench.extractors", mark="preprocessings")
 
 
 def load_plugin(path: Path) -> None:
@@ -195,7 +241,7 @@ def load_plugin(path: Path) -> None:
         )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses and pydantic look up annotations
-    registries = (GENERATORS, SEGMENTERS)
+    registries = (GENERATORS, SEGMENTERS, EXTRACTORS)
     for registry in registries:
         registry._importing = path
     try:

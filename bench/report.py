@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bench.engine.inline import settled
 from bench.errors import InputError
@@ -14,7 +18,7 @@ from bench.records import CellRow, Record, cells_frame, records_frame
 from bench.store import Store, write_atomic
 
 if TYPE_CHECKING:
-    from leaderboard import Leaderboard
+    from leaderboard import Leaderboard, RunInfo
 
 RULES_NOTHING = "The preset quick shows the machinery; its numbers rank nothing."
 
@@ -27,9 +31,40 @@ def report(store: Store, run: Mapping[str, Any]) -> Leaderboard:
     records = records_frame(collect(store, run, cells))
     rows = cells_frame(cell_rows(store, cells))
     write_atomic(store.out / "records.csv", records.to_csv(index=False))
-    board = leaderboard.build(records, rows, run_info(run))
-    leaderboard.write(board, store.out / "leaderboard")
+    folder = store.out / "leaderboard"
+    board = leaderboard.build(records, rows, run_info(run, draw_pairs(store, cells, folder)))
+    leaderboard.write(board, folder)
     return board
+
+
+def draw_pairs(store: Store, cells: list[Cell], folder: Path) -> dict[str, str]:
+    """Figures of the nearest pairs in `folder`, of each generator's first seed: name -> file."""
+    from leaderboard.figures import nearest_pairs
+
+    files: dict[str, str] = {}
+    for cell in cells:
+        path, name = store.artefacts(cell.key) / "pairs.npz", cell.tags.generator
+        if cell.kind != "memorise" or name in files or not store.is_done(cell.key):
+            continue
+        if not path.is_file():  # no distances could be measured
+            continue
+        with np.load(path) as kept:
+            pairs = [
+                (upright(synthetic), upright(train), f"{train_id}, distance {distance:.3g}")
+                for synthetic, train, train_id, distance in zip(
+                    *(kept[key] for key in ("synthetic", "train", "train_ids", "distance")),
+                    strict=True,
+                )
+            ]
+        files[name] = f"nearest-{re.sub(r'[^a-zA-Z0-9.-]+', '-', name)}.png"
+        folder.mkdir(parents=True, exist_ok=True)
+        nearest_pairs(pairs, folder / files[name])
+    return files
+
+
+def upright(axial: NDArray[Any]) -> NDArray[Any]:
+    """An axial slice (R, A) as radiologists look at it: anterior up, the patient's right left."""
+    return axial.T[::-1, ::-1]
 
 
 def read_run(out: Path) -> dict[str, Any]:
@@ -104,9 +139,10 @@ def cell_rows(store: Store, cells: list[Cell]) -> list[CellRow]:
     return rows
 
 
-def run_info(run: Mapping[str, Any]) -> Any:
-    """What the captions say of the run."""
+def run_info(run: Mapping[str, Any], pairs: Mapping[str, str] | None = None) -> RunInfo:
+    """What the captions say of the run; `pairs` are files of `draw_pairs`."""
     from leaderboard import RunInfo
+    from metrics.intervals import INTERVAL_METHOD
 
     config, data = run["config"], run["data"]
     notes = [RULES_NOTHING] if config["preset"] == "quick" else []
@@ -122,6 +158,8 @@ def run_info(run: Mapping[str, Any]) -> Any:
         segmenters=tuple(config["segmenters"]),
         tasks=tuple(config["tasks"]) or tuple(task["name"] for task in data["tasks"]),
         budget=config["segmentation"]["equal"],
+        interval_method=f"{INTERVAL_METHOD} {config['scoring']['resamples']} resamples.",
+        pairs=pairs or {},
     )
 
 
@@ -131,7 +169,6 @@ def extractor_text(extractor: Mapping[str, str]) -> str:
         return (
             "texture (offline descriptor, no pretrained weights; not comparable with MedicalNet's)"
         )
-    return (
-        f"{extractor['name']} (preprocessing {extractor['preprocess']}, weights sha256 "
-        f"{extractor['sha256'][:16]}…)"
-    )
+    facts = [f"preprocessing {extractor['preprocess']}"] if extractor["preprocess"] else []
+    facts += [f"weights sha256 {extractor['sha256'][:16]}…"] if extractor["sha256"] else []
+    return f"{extractor['name']} ({', '.join(facts)})" if facts else extractor["name"]

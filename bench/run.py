@@ -17,6 +17,8 @@ from bench.device import Device
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from bench.volumes import VolumeSet
+
 Progress = Callable[[int, int, Mapping[str, float]], None]  # step, of how many, scalars
 
 
@@ -26,7 +28,12 @@ def _silent(step: int, total: int, scalars: Mapping[str, float]) -> None:
 
 @dataclass
 class Run:
-    """Device, precision, seed, progress, scratch folder, and the states of earlier stages."""
+    """Device, precision, seed, progress, scratch folder, and the states of earlier stages.
+
+    `sets` holds the real cases that a plug-in may see: "train" where it is given data at all, and,
+    when a generator that declares `needs_held` is sampled, "held" where cases were held out for
+    it. No fit sees "held", and nothing sees the validation or test cases here.
+    """
 
     seed: int
     folder: Path  # scratch of this cell: checkpoints, scalar curves; kept between attempts
@@ -36,6 +43,7 @@ class Run:
     states: Mapping[str, Path] = field(default_factory=dict)  # stage name -> file of its state
     progress: Progress = _silent
     stop_requested: Callable[[], bool] = lambda: False
+    sets: Mapping[str, VolumeSet] = field(default_factory=dict)
 
     @cached_property
     def fabric(self) -> Fabric:

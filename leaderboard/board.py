@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from leaderboard.arms import read_arms
+from leaderboard.companions import companions_frame, structures_frame
 from leaderboard.inputs import Inputs, read_inputs
 from leaderboard.model import NOT_MEASURED_COLUMNS, Leaderboard, RunInfo
+from leaderboard.ranks import doses_frame, ranks_frame
 from leaderboard.realism import generators_frame
 from leaderboard.segmentation import overall_frame, segmentation_frame
 
@@ -24,13 +27,20 @@ def build(records: pd.DataFrame, cells: pd.DataFrame, info: RunInfo) -> Leaderbo
             protocols, data sets or grids in one table.
     """
     inputs = read_inputs(records, cells)
-    segmentation = segmentation_frame(inputs, info)
+    arms = read_arms(inputs)
+    generators = generators_frame(inputs, info)
+    segmentation = segmentation_frame(inputs, arms, info)
+    companions = companions_frame(inputs, info)
     return Leaderboard(
         info=info,
-        generators=generators_frame(inputs, info),
+        generators=generators,
         segmentation=segmentation,
         overall=overall_frame(segmentation),
         not_measured=_not_measured(inputs),
+        companions=companions,
+        structures=structures_frame(companions),
+        ranks=ranks_frame(inputs, arms, generators, info),
+        doses=doses_frame(inputs, arms, info),
     )
 
 

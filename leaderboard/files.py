@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from leaderboard.figures import DOSE_FIGURE, dose_figure, replace_file
 from leaderboard.model import Leaderboard
 from leaderboard.page import page
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write(leaderboard: Leaderboard, folder: Path) -> list[Path]:
@@ -17,26 +21,16 @@ def write(leaderboard: Leaderboard, folder: Path) -> list[Path]:
         folder: made if it is missing, e.g. ``OUT/leaderboard``.
 
     Returns:
-        The files: ``leaderboard.md``, ``generators.csv``, ``segmentation.csv``, ``overall.csv``.
-        In the CSV a missing number is an empty field.
+        The files: ``leaderboard.md``, ``generators.csv``, ``segmentation.csv``, ``overall.csv``,
+        ``companions.csv``, ``structures.csv``, ``ranks.csv``, and, where a run has several doses,
+        ``dose.png``. In the CSV a missing number is an empty field.
     """
-    contents = {
-        "leaderboard.md": page(leaderboard),
-        "generators.csv": leaderboard.generators.to_csv(index=False, lineterminator="\n"),
-        "segmentation.csv": leaderboard.segmentation.to_csv(index=False, lineterminator="\n"),
-        "overall.csv": leaderboard.overall.to_csv(index=False, lineterminator="\n"),
-    }
+    contents: dict[str, str | bytes] = {"leaderboard.md": page(leaderboard)}
+    for name in ("generators", "segmentation", "overall", "companions", "structures", "ranks"):
+        frame: pd.DataFrame = getattr(leaderboard, name)
+        contents[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
+    if len(leaderboard.doses):
+        contents[DOSE_FIGURE] = dose_figure(leaderboard)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return [_replace(folder / name, text) for name, text in contents.items()]
-
-
-def _replace(path: Path, text: str) -> Path:
-    """A reader sees the old file or the new one, never a part of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return [replace_file(folder / name, content) for name, content in contents.items()]

@@ -10,13 +10,30 @@ import numpy as np
 import pandas as pd
 
 from bench.records import CELL_COLUMNS, RECORD_COLUMNS
-from leaderboard.model import PLANES
+from leaderboard.model import PLANES, REAL
+from leaderboard.names import CONTROLS
 
 ARM_KEY = ["generator", "segmenter", "task", "arm", "real", "ratio"]
 _FID_KEY = ["generator", "seed"]
 _DICE_KEY = [*ARM_KEY, "seed"]
 _TYPES = {"seed": "int64", "ratio": "float64"}
-_NUMERIC = {*_TYPES, "value", "n_real", "n_synthetic", "seconds"}
+_METRICS = {
+    **dict.fromkeys(
+        ("score", "task-score"),
+        ("fid", "fid_extrapolated", "kid", "mmd_rbf", "precision", "recall", "density", "coverage"),
+    ),
+    "memorise": (
+        *("memorisation_distance", "memorisation_distance_test", "memorisation_ratio"),
+        *("near_copies", "near_copies_test", "memorisation_p"),
+    ),
+    "diversity": ("ms_ssim",),
+    "structures": (
+        *("structure_volume_ml", "structure_volume_ks", "structure_volume_p"),
+        *("structure_components", "structure_components_p", "structure_absent"),
+    ),
+    "fidelity": ("label_fidelity", "label_fidelity_shuffled"),
+}
+_NUMERIC = {*_TYPES, "value", "low", "high", "n_real", "n_synthetic", "seconds"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,9 @@ class Inputs:
     cells: pd.DataFrame
     fid: pd.DataFrame  # a row per generator, seed and plane; the floor's generator is "real"
     dice: pd.DataFrame  # a row per arm, seed and test case
+    scores: pd.DataFrame  # every score of a set of volumes but the FID of a plane in `fid`
+    resamples: pd.DataFrame  # replicates of the average FID, `case` the number of the resample
+    cases: pd.DataFrame  # every score of a test case, by metric and label; Dice too
     score_cells: pd.DataFrame  # with a reason where a cell left a hole in Table 1
     segment_cells: pd.DataFrame  # with a reason where a cell left a hole in Table 2
 
@@ -38,6 +58,8 @@ def read_inputs(records: pd.DataFrame, cells: pd.DataFrame) -> Inputs:
         ValueError: a column of the schema is missing, two records give the same value twice, or
             records that may not stand in one table (two extractors, protocols, data sets, grids).
     """
+    added = {"low", "high", "reason"} - set(records.columns)  # by the schema's second version
+    records = records.reindex(columns=[*records.columns, *sorted(added)])
     records = _tidy(records, RECORD_COLUMNS, "records").astype({"value": "float64"})
     cells = _tidy(cells, CELL_COLUMNS, "cells")
 
@@ -51,11 +73,15 @@ def read_inputs(records: pd.DataFrame, cells: pd.DataFrame) -> Inputs:
     _check_one(dice, ["dataset", "grid"], "Dice")
     _check_unique(dice, [*_DICE_KEY, "case"], "Dice")
 
+    segmented = records[(records["kind"] == "segment") & (records["case"] != "")]
     return Inputs(
         records=records,
         cells=cells,
         fid=fid,
         dice=dice,
+        scores=_scores(records, cells),
+        resamples=_resamples(records, cells),
+        cases=_of_done_cells(segmented, cells[cells["kind"] == "segment"], _DICE_KEY),
         score_cells=_audit(cells, "score", fid, _FID_KEY, _fid_fault),
         segment_cells=_audit(cells, "segment", dice, _DICE_KEY, _dice_fault),
     )
@@ -66,6 +92,12 @@ def in_order(asked: Sequence[str], *found: Iterable[str]) -> list[str]:
     names = list(dict.fromkeys(name for group in found for name in group))
     first = [name for name in dict.fromkeys(asked) if name in names]
     return first + [name for name in names if name not in first]
+
+
+def generators_in_order(asked: Sequence[str], *found: Iterable[str]) -> list[str]:
+    """`in_order`, then the controls among them, and the floor last."""
+    names = in_order(asked, *found)
+    return sorted(names, key=lambda name: (name == REAL, name in CONTROLS))
 
 
 def outcome(cells: pd.DataFrame) -> tuple[str, str]:
@@ -81,6 +113,25 @@ def outcome(cells: pd.DataFrame) -> tuple[str, str]:
         if reason
     ]
     return worst, "; ".join(dict.fromkeys(reasons))
+
+
+def _scores(records: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    parts = []
+    for kind, metrics in _METRICS.items():
+        rows = records[(records["kind"] == kind) & records["metric"].isin(metrics)]
+        rows = _of_done_cells(rows, cells[cells["kind"] == kind], _FID_KEY)
+        measure = f"'{kind}'"
+        _check_one(rows, ["dataset", "grid", "extractor", "extractor_sha256", "protocol"], measure)
+        _check_unique(rows, [*_FID_KEY, "metric", "plane", "label"], measure)
+        parts.append(rows)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _resamples(records: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    rows = records[(records["kind"] == "score") & (records["metric"] == "fid_resample")]
+    rows = _of_done_cells(rows, cells[cells["kind"] == "score"], _FID_KEY)
+    _check_unique(rows, [*_FID_KEY, "plane", "case"], "resampled FID")
+    return rows
 
 
 def _tidy(frame: pd.DataFrame, columns: tuple[str, ...], name: str) -> pd.DataFrame:
@@ -157,7 +208,8 @@ def _fid_fault(group: pd.DataFrame) -> tuple[str, str]:
     finite = set(group.loc[np.isfinite(group["value"]), "plane"])
     lacking = [plane for plane in PLANES if plane not in finite]
     if lacking:
-        return "failed", f"The FID has no finite value: {', '.join(lacking)}."
+        why = " ".join(dict.fromkeys(reason for reason in group["reason"] if reason))
+        return "failed", f"The FID has no finite value: {', '.join(lacking)}. {why}".strip()
     return "done", ""
 
 

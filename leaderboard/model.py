@@ -30,6 +30,7 @@ GENERATOR_COLUMNS = (
     "status",
     "reason",
     *(f"fid_{plane}_sd" for plane in PLANES),
+    *(f"fid_{plane}_{end}" for plane in PLANES for end in ("low", "high")),
 )
 
 SEGMENTATION_COLUMNS = (
@@ -52,9 +53,71 @@ SEGMENTATION_COLUMNS = (
     "arm",
     "dice_r_sd",
     "dice_rs_sd",
+    "p_value",
+    "p_holm",
+    "significant",
 )
 
 OVERALL_COLUMNS = ("generator", "task", "dice_r", "dice_rs", "gain_relative")
+
+COMPANION_COLUMNS = (
+    "kind",
+    "generator",
+    "segmenter",
+    "task",
+    "arm",
+    "metric",
+    "plane",
+    "label",
+    "value",
+    "sd",
+    "low",
+    "high",
+    "n_real",
+    "n_synthetic",
+    "n_seeds",
+    "extractor",
+    "extractor_sha256",
+    "protocol",
+    "reason",
+)
+
+STRUCTURE_METRICS = ("volume_ml", "volume_ks", "volume_p", "components", "components_p", "absent")
+STRUCTURE_COLUMNS = (
+    "generator",
+    "label",
+    *STRUCTURE_METRICS,
+    "volume_ml_real",
+    "components_real",
+    "absent_real",
+    "n_seeds",
+)
+
+RANK_COLUMNS = (
+    "by",
+    "task",
+    "generator",
+    "value",
+    "rank",
+    "rank_low",
+    "rank_high",
+    "p_first",
+    "n_cases",
+    "n_seeds",
+)
+
+DOSE_COLUMNS = (
+    "generator",
+    "task",
+    "arm",
+    "real",
+    "ratio",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "n_cases",
+    "n_segmenters",
+)
 
 NOT_MEASURED_COLUMNS = (
     "kind",
@@ -86,6 +149,8 @@ class RunInfo:
     segmenters: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     budget: Literal["steps", "epochs"] = "steps"  # what R and R+S have in common in training
+    interval_method: str = ""  # how the intervals of FID were made, one sentence
+    pairs: Mapping[str, str] = field(default_factory=dict)  # generator -> its figure's file
 
 
 @dataclass(frozen=True)
@@ -96,9 +161,15 @@ class Leaderboard:
     unit, ``seconds_per_volume`` is in s, ``peak_memory_mb`` in MB.
     `segmentation` has `SEGMENTATION_COLUMNS`: a row per generator, segmenter, task and dose. Dice
     lies in [0, 1], ``gain_relative`` is in percent, the other gains are differences of Dice.
-    ``generator`` is "" where only arm R was run.
+    ``p_holm`` is adjusted over Table 2, and over the other doses by themselves. ``generator`` is
+    "" where only arm R was run.
     `overall` has `OVERALL_COLUMNS`: means over the segmenters, at the paper's dose.
     `not_measured` has `NOT_MEASURED_COLUMNS`: a row per cell that left a hole.
+    `companions` has `COMPANION_COLUMNS`: every other score in long form, means over seeds (and,
+    of arms at the paper's dose, over test cases); a p of several seeds is twice their mean.
+    `structures` has `STRUCTURE_COLUMNS`: a row per generator and structure; volumes in ml.
+    `ranks` has `RANK_COLUMNS`: ``by`` is "fid", or "dice_gain" on a task.
+    `doses` has `DOSE_COLUMNS`: gains over R, means over segmenters; empty with the one dose.
     Numbers that are missing are nan; nothing is averaged over them.
     """
 
@@ -107,3 +178,7 @@ class Leaderboard:
     segmentation: pd.DataFrame
     overall: pd.DataFrame
     not_measured: pd.DataFrame
+    companions: pd.DataFrame
+    structures: pd.DataFrame
+    ranks: pd.DataFrame
+    doses: pd.DataFrame

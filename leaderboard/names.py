@@ -1,8 +1,17 @@
-"""The names under which built-in plug-ins are printed."""
+"""The names under which built-in plug-ins are printed, and which of them are controls."""
 
 from __future__ import annotations
 
 from leaderboard.model import REAL
+from leaderboard.text import one_line
+
+CONTROLS = frozenset(
+    {
+        *("oracle", "copycat", "average", "scramble", "mislabelled"),
+        *("blur-0.5", "blur-1", "blur-2", "noise-0.02", "noise-0.1", "pure-noise"),
+    }
+)
+"""Built-in generators of known quality: they test the harness and compete with nobody."""
 
 _DISPLAY_NAMES = {
     REAL: "real training volumes (floor)",
@@ -22,3 +31,8 @@ _DISPLAY_NAMES = {
 def display_name(name: str) -> str:
     """The name in the literature of a built-in plug-in; any other plug-in's own name, as it is."""
     return _DISPLAY_NAMES.get(name, name)
+
+
+def shown_name(name: str) -> str:
+    """`display_name` on one line."""
+    return one_line(display_name(name))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from leaderboard import published, tables
+from collections.abc import Callable
+
+from leaderboard import companion_tables, gain_tables, published, tables
+from leaderboard.figures import DOSE_FIGURE
 from leaderboard.markdown import escape, table
 from leaderboard.model import REAL, Leaderboard
+from leaderboard.names import CONTROLS, display_name
 from leaderboard.text import TextTable, one_line
 
 _PUBLISHED = (
@@ -26,10 +30,25 @@ def page(leaderboard: Leaderboard) -> str:
     parts += [f"> **{_safe(note)}**" for note in info.notes]
     parts += ["\n".join(f"- {line}" for line in caption(leaderboard))]
     parts += _realism(leaderboard)
+    parts += _all("##", companion_tables.memorisation, leaderboard)
+    parts += _pairs(leaderboard)
+    for content in (companion_tables.labels, companion_tables.structures):
+        parts += _all("##", content, leaderboard)
     parts += _segmentation(leaderboard)
+    parts += _all("##", companion_tables.ranks, leaderboard)
     if len(leaderboard.not_measured):
         parts += _titled("##", tables.not_measured(leaderboard))
     return "\n\n".join(parts) + "\n"
+
+
+def _pairs(leaderboard: Leaderboard) -> list[str]:
+    """The figures of the nearest pairs, where they were drawn."""
+    figures = [
+        f"![{name}: synthetic volumes over their nearest training volumes]({file})"
+        for name, file in ((_safe(display_name(g)), f) for g, f in leaderboard.info.pairs.items())
+    ]
+    told = "Axial slices of the pairs of least distance: synthetic above, nearest training below."
+    return ["### Nearest pairs", told, *figures] if figures else []
 
 
 def caption(leaderboard: Leaderboard) -> list[str]:
@@ -37,6 +56,7 @@ def caption(leaderboard: Leaderboard) -> list[str]:
     lines = [_data(leaderboard), _seeds(leaderboard)]
     if leaderboard.generators["fid_average"].notna().any():
         lines += [_fid(leaderboard)]
+    lines += _controls(leaderboard)
     sources = ", ".join(leaderboard.generators["label_source"]).split(", ")
     known = [text for source, text in _LABELS.items() if source in sources]
     if known:
@@ -44,6 +64,17 @@ def caption(leaderboard: Leaderboard) -> list[str]:
     if len(leaderboard.segmentation):
         lines += _dice(leaderboard)
     return lines
+
+
+def _controls(leaderboard: Leaderboard) -> list[str]:
+    names = [*leaderboard.generators["generator"], *leaderboard.segmentation["generator"]]
+    found = [name for name in dict.fromkeys(names) if name in CONTROLS]
+    if not found:
+        return []
+    return [
+        f"**Controls**: {_safe(', '.join(found))}: made by the harness, of known quality, to show "
+        "what the measures see."
+    ]
 
 
 def _data(leaderboard: Leaderboard) -> str:
@@ -80,7 +111,17 @@ def _fid(leaderboard: Leaderboard) -> str:
         f"**FID**: features of {_safe(leaderboard.info.extractor or scored['extractor'])}, "
         f"{weights}; plane protocol {_safe(scored['protocol'])}; synthetic volumes against real "
         f"test volumes, n in the table; average = mean of the three planes.{floor}"
+        + _interval(leaderboard)
     )
+
+
+def _interval(leaderboard: Leaderboard) -> str:
+    """How the intervals were made; nothing where there are none."""
+    if leaderboard.generators["fid_average_low"].isna().all():
+        return ""
+    method = leaderboard.info.interval_method or "95 % interval, bootstrap over volumes."
+    several = " With several seeds, the mean of theirs." if len(leaderboard.info.seeds) > 1 else ""
+    return f" In brackets: {_safe(method)}{several}"
 
 
 def _dice(leaderboard: Leaderboard) -> list[str]:
@@ -91,7 +132,7 @@ def _dice(leaderboard: Leaderboard) -> list[str]:
     doses = set(leaderboard.segmentation["real"])
     arms = "R is trained on all real training volumes"
     if doses != {"all"}:
-        arms += " (in Table Dose on as many as it says)"
+        arms += " (in Table 3 on as many as it says)"
     if (leaderboard.segmentation["arm"] != "R").any():
         arms += f", R+S on these and as many synthetic ones. R and R+S trained for {shared}"
     return [
@@ -108,6 +149,8 @@ def _realism(leaderboard: Leaderboard) -> list[str]:
     return [
         *_titled("##", tables.realism(leaderboard)),
         *_published(tables.published_realism()),
+        *_all("###", companion_tables.companions, leaderboard),
+        *_all("###", companion_tables.task_features, leaderboard),
     ]
 
 
@@ -116,23 +159,34 @@ def _segmentation(leaderboard: Leaderboard) -> list[str]:
     parts = []
     if blocks:
         parts += ["## Table 2. Segmentation: Dice of R and R+S (higher is better)"]
-        gains = tables.paired_gains(leaderboard)
+        gains = gain_tables.paired_gains(leaderboard)
         for block in blocks:
             parts += _titled("###", block)
         if gains.rows:
             parts += _titled("###", gains)
         else:
             parts += ["No generator was asked for, so there is R alone."]
+        parts += _all("###", gain_tables.scores, leaderboard)
         parts += _published(tables.published_segmentation())
     elif not len(leaderboard.segmentation):
         parts += ["No segmenter was asked for, so there is no Table 2."]
-    dose = tables.dose(leaderboard)
-    return parts + (_titled("##", dose) if dose.rows else [])
+    parts += _all("##", gain_tables.dose, leaderboard)
+    if len(leaderboard.doses):
+        parts += [f"![Gain in Dice by dose]({DOSE_FIGURE})"]
+    return parts
 
 
 def _published(content: TextTable) -> list[str]:
     heading = f"### Published, other data: {escape(content.title)}"
     return [heading, f"*{escape(_PUBLISHED)}*", table(content)]
+
+
+def _all(
+    level: str, content: Callable[[Leaderboard], TextTable], leaderboard: Leaderboard
+) -> list[str]:
+    """A table under its title; nothing where nothing was measured."""
+    made = content(leaderboard)
+    return _titled(level, made) if made.rows else []
 
 
 def _titled(level: str, content: TextTable) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from leaderboard.inputs import Inputs, in_order, outcome
+from leaderboard.inputs import Inputs, generators_in_order, outcome
 from leaderboard.model import GENERATOR_COLUMNS, PLANES, REAL, RunInfo
 
 
@@ -14,8 +14,7 @@ def generators_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
 
     A value is the mean over all planned seeds, and nan where one of them left a hole.
     """
-    names = in_order(info.generators, inputs.score_cells["generator"])
-    names = [name for name in names if name != REAL] + [REAL] * (REAL in names)
+    names = generators_in_order(info.generators, inputs.score_cells["generator"])
     frame = pd.DataFrame([_row(inputs, name) for name in names], columns=list(GENERATOR_COLUMNS))
     floor = frame.loc[frame["generator"] == REAL, "fid_average"]
     frame["floor_average"] = floor.iloc[0] if len(floor) else float("nan")
@@ -25,13 +24,13 @@ def generators_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
 def _row(inputs: Inputs, name: str) -> dict[str, object]:
     scores = inputs.score_cells[inputs.score_cells["generator"] == name]
     fid = inputs.fid[inputs.fid["generator"] == name]
-    by_seed = fid.pivot(index="seed", columns="plane", values="value")
-    by_seed = by_seed.reindex(index=sorted(set(scores["seed"])), columns=list(PLANES))
-    by_seed = by_seed.where(np.isfinite(by_seed))
+    by_seed = _by_seed(fid, "value", scores)
     # No average over planes where one of them is missing.
     by_seed.loc[by_seed.isna().any(axis=1), "average"] = float("nan")
     mean = by_seed.mean(skipna=False)
     spread = by_seed.std(ddof=1, skipna=False)
+    # Of several seeds, the mean of their intervals: it is of the volumes, the spread of the seeds.
+    ends = {end: _by_seed(fid, end, scores).mean(skipna=False) for end in ("low", "high")}
     status, reason = _status(inputs.cells, scores, name)
     return {
         "generator": name,
@@ -48,7 +47,15 @@ def _row(inputs: Inputs, name: str) -> dict[str, object]:
         "status": status,
         "reason": reason,
         **{f"fid_{plane}_sd": spread[plane] for plane in PLANES},
+        **{f"fid_{plane}_{end}": values[plane] for end, values in ends.items() for plane in PLANES},
     }
+
+
+def _by_seed(fid: pd.DataFrame, column: str, scores: pd.DataFrame) -> pd.DataFrame:
+    """A column of the records: planned seeds down, planes across."""
+    by_seed = fid.pivot(index="seed", columns="plane", values=column).astype("float64")
+    by_seed = by_seed.reindex(index=sorted(set(scores["seed"])), columns=list(PLANES))
+    return by_seed.where(np.isfinite(by_seed))
 
 
 def _status(cells: pd.DataFrame, scores: pd.DataFrame, name: str) -> tuple[str, str]:

@@ -2,65 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import pandas as pd
 
-from leaderboard.inputs import ARM_KEY, Inputs, in_order, outcome
+from leaderboard.arms import Arm, Key, pair
+from leaderboard.inputs import Inputs, generators_in_order, in_order, outcome
 from leaderboard.model import OVERALL_COLUMNS, SEGMENTATION_COLUMNS, RunInfo
-from metrics.statistics import bootstrap_interval, relative_gain
+from metrics.statistics import holm, paired_gain, relative_gain
 
 NAN = float("nan")
+LEVEL = 0.05
 
 
-class _Key(NamedTuple):
-    """What names an arm; the fields of `ARM_KEY`."""
-
-    generator: str
-    segmenter: str
-    task: str
-    arm: str
-    real: str
-    ratio: float
-
-
-@dataclass(frozen=True)
-class _Arm:
-    """Dice of one arm: cases down, planned seeds across, nan where a structure is absent."""
-
-    dice: pd.DataFrame
-    cells: pd.DataFrame
-
-    @property
-    def by_seed(self) -> pd.Series[float]:
-        """Mean over the cases that have a value; nan for a seed that left a hole."""
-        return self.dice.mean(axis=0)
-
-    @property
-    def mean(self) -> float:
-        """Mean over seeds; nan when one of them left a hole."""
-        return float(self.by_seed.mean(skipna=False))
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation over seeds; nan with one seed."""
-        return float(self.by_seed.std(ddof=1, skipna=False))
-
-
-def segmentation_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
+def segmentation_frame(inputs: Inputs, arms: Mapping[Key, Arm], info: RunInfo) -> pd.DataFrame:
     """A row per generator, segmenter, task and dose: `SEGMENTATION_COLUMNS`.
 
     R+S is compared with the arm R of as many real cases, and S with the R of all of them. An arm
     R that nothing is compared with has a row of its own, without a generator.
     """
-    arms = _arms(inputs)
-    compared = {key: _baseline(key) for key in arms if key.generator}
+    compared = {key: key.baseline for key in arms if key.generator}
     alone = [key for key in arms if not key.generator and key not in compared.values()]
     rows = [_row(key, arms[key], arms.get(baseline)) for key, baseline in compared.items()]
     rows += [_row(key, None, arms[key]) for key in alone]
     frame = pd.DataFrame(rows, columns=list(SEGMENTATION_COLUMNS))
+    for family in (is_main(frame), ~is_main(frame)):  # Table 2, and Table 3
+        frame.loc[family, "p_holm"] = holm(frame.loc[family, "p_value"].astype("float64"))
+    frame = frame.astype({"p_value": "float64", "p_holm": "float64"})
+    frame["significant"] = _significant(frame)
     return _sorted(frame, inputs, info).astype(dict.fromkeys(("n_cases", "n_absent"), "Int64"))
+
+
+def _significant(segmentation: pd.DataFrame) -> pd.Series[bool]:
+    """Rows whose gain, or loss, differs from 0 by the test and by the interval of several seeds.
+
+    Wilcoxon's p is of the patients and takes these networks as they are: two trainings of one arm
+    differ for all patients alike, and it finds that difference. The interval alone knows the luck
+    of training, and only where several seeds were run. Each must say so.
+    """
+    outside = (segmentation["gain_low"] > 0) | (segmentation["gain_high"] < 0)
+    return (segmentation["p_holm"] < LEVEL) & outside & (segmentation["n_seeds"] > 1)
 
 
 def overall_frame(segmentation: pd.DataFrame) -> pd.DataFrame:
@@ -85,31 +66,11 @@ def is_main(segmentation: pd.DataFrame) -> pd.Series[bool]:
     return (segmentation["real"] == "all") & (paper | (segmentation["arm"] == "R"))
 
 
-def _arms(inputs: Inputs) -> dict[_Key, _Arm]:
-    dice = {_key(group): group for _, group in inputs.dice.groupby(ARM_KEY)}
-    arms = {}
-    for _, cells in inputs.segment_cells.groupby(ARM_KEY, sort=False):
-        key = _key(cells)
-        cases = dice[key] if key in dice else inputs.dice.head(0)
-        by_seed = cases.pivot(index="case", columns="seed", values="value")
-        arms[key] = _Arm(by_seed.reindex(columns=sorted(set(cells["seed"]))), cells)
-    return arms
-
-
-def _key(rows: pd.DataFrame) -> _Key:
-    return _Key(*rows[ARM_KEY].iloc[0].tolist())
-
-
-def _baseline(key: _Key) -> _Key:
-    real = "all" if key.arm == "S" else key.real
-    return key._replace(generator="", arm="R", real=real, ratio=0.0)
-
-
-def _row(key: _Key, synthetic: _Arm | None, real: _Arm | None) -> dict[str, object]:
+def _row(key: Key, synthetic: Arm | None, real: Arm | None) -> dict[str, object]:
     arms = {key.arm: synthetic, "R": real} if key.generator else {"R": real}
     status, reason = _outcome(arms)
     if real is None:
-        reason = reason or f"No arm R with {_baseline(key).real} real cases was asked for."
+        reason = reason or f"No arm R with {key.baseline.real} real cases was asked for."
     seeds = [int(arm.by_seed.notna().sum()) for arm in arms.values() if arm is not None]
     row: dict[str, object] = {
         **key._asdict(),
@@ -129,26 +90,25 @@ def _row(key: _Key, synthetic: _Arm | None, real: _Arm | None) -> dict[str, obje
     return row | _gain(synthetic, real, reason)
 
 
-def _gain(synthetic: _Arm, real: _Arm, reason: str) -> dict[str, object]:
+def _gain(synthetic: Arm, real: Arm, reason: str) -> dict[str, object]:
     """The gain of one arm over R: relative of the means, absolute over the paired cases."""
-    gains = (synthetic.dice - real.dice).mean(axis=1).dropna().sort_index()
-    low, high = bootstrap_interval(gains.to_numpy())
-    values = pd.concat([synthetic.dice, real.dice], axis=1)
-    absent = int(values.isna().all(axis=1).sum())
-    if unpaired := len(values) - absent - len(gains):
-        reason = f"Cases with a value in one arm only, left out of the gain: {unpaired}."
+    pairs = pair(synthetic, real)
+    gain = paired_gain(pairs.r, pairs.rs)
+    if pairs.unpaired:
+        reason = f"Cases with a value in one arm only, left out of the gain: {pairs.unpaired}."
     return {
         "gain_relative": relative_gain(real.mean, synthetic.mean),
-        "gain_absolute": float(gains.mean()),
-        "gain_low": low,
-        "gain_high": high,
-        "n_cases": len(gains),
-        "n_absent": absent,
+        "gain_absolute": gain.mean,
+        "gain_low": gain.interval.low,
+        "gain_high": gain.interval.high,
+        "n_cases": gain.n,
+        "n_absent": pairs.absent,
         "reason": reason,
+        "p_value": gain.p_value,
     }
 
 
-def _outcome(arms: dict[str, _Arm | None]) -> tuple[str, str]:
+def _outcome(arms: dict[str, Arm | None]) -> tuple[str, str]:
     """The worst status of the arms, and why; each reason names its arm where they differ."""
     told = {name: outcome(arm.cells) for name, arm in arms.items() if arm is not None}
     if len(set(told.values())) == 1:
@@ -163,7 +123,7 @@ def _sorted(frame: pd.DataFrame, inputs: Inputs, info: RunInfo) -> pd.DataFrame:
     """The order asked for; the paper's dose before the others."""
     names = inputs.segment_cells
     order = {
-        "generator": in_order(["", *info.generators], names["generator"]),
+        "generator": generators_in_order(["", *info.generators], names["generator"]),
         "segmenter": in_order(info.segmenters, names["segmenter"]),
         "task": in_order(info.tasks, names["task"]),
     }

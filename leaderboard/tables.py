@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 
 from leaderboard import published
+from leaderboard.gain_tables import dice_cells, one_seed
 from leaderboard.model import PLANES, REAL, Leaderboard
-from leaderboard.names import display_name
+from leaderboard.names import CONTROLS, display_name, shown_name
 from leaderboard.segmentation import is_main
-from leaderboard.text import MISSING, TextTable, number, one_line, signed
+from leaderboard.text import MISSING, TextTable, interval, number, one_line
 from metrics.statistics import relative_gain
 
 OVERALL = "Overall mean"
@@ -23,19 +24,24 @@ Row = Mapping[Any, Any]  # of a frame
 
 
 def realism(leaderboard: Leaderboard) -> TextTable:
-    """Table 1: FID per plane, the best of each in bold, the floor last."""
+    """Table 1: FID per plane, the average with its interval, the best in bold, the floor last."""
     frame = leaderboard.generators
     rows = []
     for row in frame.to_dict("records"):
-        fids = [number(row[f"fid_{p}"], 2, row[f"fid_{p}_sd"]) for p in PLANES]
+        fids = [number(row[f"fid_{p}"], 2, row[f"fid_{p}_sd"]) for p in PLANES[:-1]]
+        value, low, high, spread = (
+            row[f"fid_average{part}"] for part in ("", "_low", "_high", "_sd")
+        )
+        fids.append(interval(value, low, high, spread, 2))
         counts = MISSING if pd.isna(row["n_real"]) else f"{row['n_real']} / {row['n_synthetic']}"
         labels = one_line(str(row["label_source"])) or MISSING
-        rows.append((_name(row["generator"]), *fids, counts, labels))
+        rows.append((shown_name(row["generator"]), *fids, counts, labels))
     return TextTable(
         title=f"Table 1. Realism: FID per plane on {_extractor(frame)} (lower is better)",
         columns=(
             "Generator",
-            *(plane.capitalize() for plane in PLANES),
+            *(plane.capitalize() for plane in PLANES[:-1]),
+            "Average" + (" [95 % interval]" if frame["fid_average_low"].notna().any() else ""),
             "n real / n synthetic",
             "Labels from",
         ),
@@ -62,12 +68,13 @@ def segmentation(leaderboard: Leaderboard) -> list[TextTable]:
         labels = one_line(str(sources.get(generator, "")))
         blocks.append(
             dice_block(
-                (_name(generator) or ALONE) + (f" (labels: {labels})" if labels else ""),
+                (shown_name(generator) or ALONE) + (f" (labels: {labels})" if labels else ""),
                 rows,
                 overall,
                 main["segmenter"].unique(),
                 main["task"].unique(),
                 gains=generator != "",
+                notes=one_seed(leaderboard),
             )
         )
     return blocks
@@ -80,6 +87,7 @@ def dice_block(
     segmenters: Iterable[str],
     tasks: Iterable[str],
     gains: bool = True,
+    notes: tuple[str, ...] = (),
 ) -> TextTable:
     """One block of Table 2: segmenters down, per task R, R+S and gain across.
 
@@ -89,6 +97,7 @@ def dice_block(
         overall: ``task, dice_r, dice_rs, gain_relative`` of the last row.
         segmenters, tasks: rows and columns, in their order.
         gains: False leaves R alone, where there is no generator.
+        notes: what stands below.
     """
     tasks = list(tasks)
     cells = {(row["segmenter"], row["task"]): row for row in rows.to_dict("records")}
@@ -96,10 +105,10 @@ def dice_block(
     nothing: Row = {"dice_r": float("nan"), "dice_rs": float("nan"), "gain_relative": float("nan")}
 
     def line(found: Iterable[Row]) -> list[str]:
-        return [text for row in found for text in _dice_cells(row)[: 3 if gains else 1]]
+        return [text for row in found for text in dice_cells(row)[: 3 if gains else 1]]
 
     body = [
-        (_name(segmenter), *line(cells.get((segmenter, task), nothing) for task in tasks))
+        (shown_name(segmenter), *line(cells.get((segmenter, task), nothing) for task in tasks))
         for segmenter in segmenters
     ]
     body.append((OVERALL, *line(means.get(task, nothing) for task in tasks)))
@@ -109,47 +118,7 @@ def dice_block(
         columns=("Segmenter", *(f"{one_line(task)}\n{part}" for task in tasks for part in parts)),
         rows=tuple(body),
         bold=frozenset({(len(body) - 1, 0)}),
-    )
-
-
-def paired_gains(leaderboard: Leaderboard) -> TextTable:
-    """Absolute gain of every cell of Table 2 with its interval and number of cases."""
-    main = leaderboard.segmentation[is_main(leaderboard.segmentation)]
-    main = main[main["generator"] != ""]
-    tasks = list(main["task"].unique())
-    rows = []
-    for (generator, segmenter), group in main.groupby(["generator", "segmenter"], sort=False):
-        by_task = {row["task"]: row for row in group.to_dict("records")}
-        gains = [_interval(by_task[task]) if task in by_task else MISSING for task in tasks]
-        rows.append((_name(str(generator)), _name(str(segmenter)), *gains))
-    return TextTable(
-        title="Absolute gain in Dice, paired by test case: mean [95 % bootstrap interval] (cases)",
-        columns=("Generator", "Segmenter", *(one_line(task) for task in tasks)),
-        rows=tuple(rows),
-        names=2,
-        notes=_absent_notes(main),
-    )
-
-
-def dose(leaderboard: Leaderboard) -> TextTable:
-    """Table 3: the arms at other numbers of real cases and other ratios than the paper's."""
-    frame = leaderboard.segmentation
-    rows = []
-    for row in frame[~is_main(frame)].to_dict("records"):
-        names = (_name(row["generator"]) if row["generator"] else MISSING, _name(row["segmenter"]))
-        arm = (one_line(row["task"]), row["arm"], one_line(row["real"]), f"{row['ratio']:g}")
-        rows.append((*names, *arm, *_dice_cells(row)))
-    return TextTable(
-        title="Table 3. Dose: Dice with other numbers of real and synthetic cases",
-        columns=(
-            *("Generator", "Segmenter", "Task", "Arm"),
-            *("Real cases", "Synthetic / real", "R", "Arm's Dice", "gain %"),
-        ),
-        rows=tuple(rows),
-        names=4,
-        notes=(
-            "R is trained on as many real cases as the arm; for arm S, which has none, on all.",
-        ),
+        notes=notes,
     )
 
 
@@ -177,7 +146,7 @@ def published_realism() -> TextTable:
     """The paper's Table 1."""
     frame = published.table1()
     rows = [
-        (_name(row["generator"]), *(number(row[f"fid_{plane}"], 2) for plane in PLANES))
+        (shown_name(row["generator"]), *(number(row[f"fid_{plane}"], 2) for plane in PLANES))
         for row in frame.to_dict("records")
     ]
     return TextTable(
@@ -222,32 +191,19 @@ def _hole(cells: pd.DataFrame) -> tuple[str, ...]:
     return tuple(one_line(value) or MISSING for value in values)
 
 
-def _name(name: str) -> str:
-    return one_line(display_name(name))
-
-
-def _dice_cells(row: Row) -> tuple[str, str, str]:
-    return (
-        number(row["dice_r"], 4, row.get("dice_r_sd", float("nan"))),
-        number(row["dice_rs"], 4, row.get("dice_rs_sd", float("nan"))),
-        signed(row["gain_relative"], 3),
-    )
-
-
-def _interval(row: Row) -> str:
-    if pd.isna(row["gain_absolute"]):
-        return MISSING
-    low, high = signed(row["gain_low"], 4), signed(row["gain_high"], 4)
-    return f"{signed(row['gain_absolute'], 4)} [{low}, {high}] ({row['n_cases']})"
-
-
 def _best(frame: pd.DataFrame) -> frozenset[tuple[int, int]]:
-    """The lowest FID of each plane among the generators, where there are two to choose from."""
+    """The lowest FID of each plane among the generators, where there are two to choose from.
+
+    Controls are no rivals of a model: they are compared where there are no models.
+    """
     bold = set()
+    rivals = ~frame["generator"].isin(CONTROLS | {REAL})
+    if not rivals.any():
+        rivals = frame["generator"] != REAL
     for column, plane in enumerate(PLANES, start=1):
         # As printed: rows that read the same are equally good.
         shown = frame[f"fid_{plane}"].map("{:.2f}".format).astype("float64")
-        shown = shown.where(frame["generator"] != REAL)
+        shown = shown.where(rivals)
         if shown.count() > 1:
             bold |= {(row, column) for row in range(len(frame)) if shown.iloc[row] == shown.min()}
     return frozenset(bold)
@@ -260,11 +216,3 @@ def _realism_notes(frame: pd.DataFrame) -> tuple[str, ...]:
     if frame["fid_average"].notna().any() and REAL not in set(frame["generator"]):
         notes.append("No floor was scored.")
     return tuple(notes)
-
-
-def _absent_notes(main: pd.DataFrame) -> tuple[str, ...]:
-    absent = main.groupby("task", sort=False)["n_absent"].max().dropna()
-    told = [f"{one_line(str(task))}: {n}" for task, n in absent.items() if n > 0]
-    notes = [f"Cases left out as what the task segments is absent from them: {', '.join(told)}."]
-    unpaired = main.loc[(main["status"] == "done") & (main["n_cases"] > 0), "reason"]
-    return tuple(notes if told else ()) + tuple(sorted({one_line(r) for r in unpaired if r}))

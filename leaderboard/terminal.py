@@ -1,4 +1,4 @@
-"""The two tables for the command line."""
+"""The tables for the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leaderboard import tables
+from leaderboard import companion_tables, tables
 from leaderboard.model import Leaderboard
 from leaderboard.text import TextTable
 
@@ -18,7 +18,9 @@ _PADDING = 3  # a border and a space on either side of a column
 
 
 def terminal_tables(leaderboard: Leaderboard, width: int | None = None) -> list[Table]:
-    """Table 1, then Table 2 block by block; a block too wide is split between its tasks.
+    """Table 1, what was found of memorisation and labels, then Table 2 block by block.
+
+    A block too wide is split between its tasks. The page says what the brief tables mean.
 
     Args:
         leaderboard: what `leaderboard.build` returned.
@@ -26,6 +28,11 @@ def terminal_tables(leaderboard: Leaderboard, width: int | None = None) -> list[
     """
     width = width or Console().width
     shown = [tables.realism(leaderboard)] if len(leaderboard.generators) else []
+    for content in (
+        companion_tables.memorisation(leaderboard),
+        companion_tables.labels(leaderboard),
+    ):
+        shown += [replace(content, notes=())] * bool(content.rows)
     for block in tables.segmentation(leaderboard):
         title = f"Table 2. Dice of R and R+S: {block.title}"
         shown += _split(_grouped(replace(block, title=title)), width)

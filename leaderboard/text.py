@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from dataclasses import dataclass
 
@@ -28,6 +29,36 @@ def number(value: float, decimals: int, spread: float = float("nan")) -> str:
         return MISSING
     shown = f"{value:.{decimals}f}"
     return shown if pd.isna(spread) else f"{shown} ± {spread:.{decimals}f}"
+
+
+def interval(value: float, low: float, high: float, spread: float, decimals: int) -> str:
+    """``643.02 [598.1, 690.4]``, the ends with a digit less; as `number` without them."""
+    shown = number(value, decimals, spread)
+    if pd.isna(value) or pd.isna(low) or pd.isna(high):
+        return shown
+    ends = max(decimals - 1, 0)
+    return f"{shown} [{low:.{ends}f}, {high:.{ends}f}]"
+
+
+def figures(value: float, spread: float = float("nan"), digits: int = 3) -> str:
+    """A value of unknown size to so many significant digits: ``0.00123``, ``12.3``, ``4567``."""
+    if pd.isna(value):
+        return MISSING
+    if value == 0 or not math.isfinite(value) or abs(value) < 1e-5:
+        return f"{value:.{digits}g}"
+    return number(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))), spread)
+
+
+def percent(value: float) -> str:
+    """A share of [0, 1] as ``12.5 %``."""
+    return MISSING if pd.isna(value) else f"{100 * value:.1f} %"
+
+
+def probability(p: float) -> str:
+    """A p-value: ``0.031``, and ``<0.001`` below that."""
+    if pd.isna(p):
+        return MISSING
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def signed(value: float, decimals: int) -> str:

@@ -3,7 +3,8 @@
 The rule for absent structures: a class that the case's **reference** does not hold is nan,
 whatever the prediction says, and is left out of means. Which cases a mean runs over then depends on
 the references alone, so that every arm of a comparison is averaged over the same cases. The price,
-false positives in such cases, has to be counted apart and belongs beside the mean.
+false positives in such cases, has to be counted apart and belongs beside the mean. A class that
+the prediction alone lacks scores 0. `metrics.segmentation` applies the same rule to every metric.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metrics.masks import check_pair
+
 
 def dice_per_class(
     prediction: NDArray[Any], reference: NDArray[Any], labels: Sequence[int]
@@ -21,17 +24,18 @@ def dice_per_class(
     """Dice coefficient ``2 |P ∩ R| / (|P| + |R|)`` of each label (Dice 1945).
 
     Args:
-        prediction: integer labels of one case, any shape.
+        prediction: integer labels of one case, any shape; each voxel 0 or one of `labels`.
         reference: integer labels of the same shape.
-        labels: the label values to score, usually without the background.
+        labels: the classes, usually without the background.
 
     Returns:
         ``(len(labels),)``, each in [0, 1], or nan where the reference does not hold the label.
 
     Raises:
-        ValueError: different shapes, or labels that are not integers (or booleans).
+        ValueError: different shapes, no voxels, labels that are not integers (or booleans),
+            voxels of another label, no labels or repeated ones.
     """
-    _check_pair(prediction, reference)
+    check_pair(prediction, reference, labels)
     scores = np.full(len(labels), np.nan)
     for index, label in enumerate(labels):
         predicted, present = prediction == label, reference == label
@@ -46,16 +50,3 @@ def case_dice(per_class: NDArray[np.float64]) -> float:
     """Mean of one case's `dice_per_class` over the classes present; nan if none is."""
     present = per_class[~np.isnan(per_class)]
     return float(present.mean()) if present.size else float("nan")
-
-
-def _check_pair(prediction: NDArray[Any], reference: NDArray[Any]) -> None:
-    if prediction.shape != reference.shape:
-        raise ValueError(
-            f"The prediction has shape {prediction.shape} and the reference {reference.shape}; "
-            "resample the prediction to the reference's grid."
-        )
-    for name, array in (("prediction", prediction), ("reference", reference)):
-        if array.dtype.kind not in "iub":
-            raise ValueError(
-                f"The {name} has dtype {array.dtype}; Dice needs integer labels (take the argmax)."
-            )

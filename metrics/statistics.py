@@ -1,14 +1,23 @@
-"""Gains of one arm over another, and intervals of means over cases."""
+"""Gains of one arm over another, tests of them, intervals of means, and ranks.
+
+Cases are patients: the independent units every interval resamples. Where an arm was trained with
+several seeds, the same networks saw every patient, so seeds are crossed with patients: another
+seed is another draw of the training, not another patient.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 N_RESAMPLES = 9999
+
+_NOISE = 1e-12
+"""Differences of two scores below this are rounding: no gain, and no order of gains."""
 
 
 class Interval(NamedTuple):
@@ -18,12 +27,34 @@ class Interval(NamedTuple):
     high: float
 
 
+NO_INTERVAL = Interval(float("nan"), float("nan"))
+
+
 class PairedGain(NamedTuple):
-    """Mean of ``rs - r`` over n pairs, in the units of the score, with its interval."""
+    """Mean of ``rs - r`` over n patients, in the units of the score.
+
+    ``interval`` is for new patients and, with several seeds, new training seeds; ``p_value`` is
+    the two-sided Wilcoxon signed-rank p of the patients' gains (their means over the seeds).
+    """
 
     mean: float
     interval: Interval
     n: int
+    p_value: float
+
+
+class Ranks(NamedTuple):
+    """Ranks of g candidates, 1 for the best; tied ones share the average of their ranks.
+
+    ``rank`` (g,) of the scores as they are, ``low`` and ``high`` (g,) the ends of its bootstrap
+    interval, ``first`` (g,) the share of resamples in which the candidate is the best (ties share
+    it alike; the shares sum to 1).
+    """
+
+    rank: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    first: NDArray[np.float64]
 
 
 def relative_gain(r: float, rs: float) -> float:
@@ -73,7 +104,7 @@ def bootstrap_interval(
         )
     sample = sample[~np.isnan(sample)]
     if sample.size < 2:
-        return Interval(float("nan"), float("nan"))
+        return NO_INTERVAL
     result = bootstrap(
         (sample,),
         statistic,
@@ -92,34 +123,264 @@ def paired_gain(
     seed: int = 0,
     level: float = 0.95,
 ) -> PairedGain:
-    """Mean absolute gain of R+S over R, paired by case, with its bootstrap interval.
+    """Mean absolute gain of R+S over R, paired by patient, with its interval and Wilcoxon's p.
 
     Args:
-        r: ``(n,)`` scores of the arm trained on real volumes.
-        rs: ``(n,)`` scores of the same cases, in the same order, of the other arm.
-        n_resamples, seed, level: see `bootstrap_interval`.
+        r: ``(n,)`` scores of the arm trained on real volumes, or ``(n_seeds, n)``.
+        rs: scores of the same patients (and seeds), in the same order, of the other arm.
+        n_resamples, seed, level: of the interval, `crossed_interval`.
 
     Returns:
-        The gain; its mean is nan where no case has a score.
+        The gain; its mean and p are nan where no patient has a score, its interval with fewer
+        than two.
 
     Raises:
-        ValueError: different shapes, or a case that is nan in one arm alone: by the rule of
-            `metrics.dice` both arms lack the same cases, so these would not be pairs.
+        ValueError: different shapes, or a patient that is nan in one arm or seed alone: a
+            structure absent from the reference is absent for every arm and seed alike, so these
+            would not be pairs.
     """
     first, second = np.asarray(r, dtype=np.float64), np.asarray(rs, dtype=np.float64)
-    if first.shape != second.shape or first.ndim != 1:
+    if first.shape != second.shape or first.ndim not in (1, 2):
         raise ValueError(
             f"The arms have shapes {first.shape} and {second.shape}; "
-            "a paired gain needs the same cases in both, (n,)."
+            "a paired gain needs the same cases in both, (n,) or (n_seeds, n)."
         )
-    mismatched = np.flatnonzero(np.isnan(first) != np.isnan(second))
+    first, second = np.atleast_2d(first), np.atleast_2d(second)
+    absent = np.isnan(np.concatenate([first, second]))
+    mismatched = np.flatnonzero(absent.any(axis=0) & ~absent.all(axis=0))
     if mismatched.size:
         raise ValueError(
-            f"Case {mismatched[0]} has a score in one arm only; "
+            f"Case {mismatched[0]} has a score in one arm or seed only; "
             "score both arms against the same references."
         )
-    gains = (second - first)[~np.isnan(first)]
-    mean = float(gains.mean()) if gains.size else float("nan")
+    gains = (second - first)[:, ~absent.any(axis=0)]
+    by_patient = gains.mean(axis=0)
     return PairedGain(
-        mean, bootstrap_interval(gains, np.mean, n_resamples, seed, level), gains.size
+        float(by_patient.mean()) if by_patient.size else float("nan"),
+        crossed_interval(gains, n_resamples, seed, level),
+        by_patient.size,
+        wilcoxon(by_patient),
     )
+
+
+def crossed_interval(
+    values: ArrayLike, n_resamples: int = N_RESAMPLES, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Interval of a mean over patients crossed with training seeds.
+
+    Answers what the mean would be for other patients and for networks trained with other seeds.
+    One network sees every patient, so that its luck moves them all: seeds are crossed with
+    patients, as readers are with cases in studies of many readers (Dorfman et al. 1992). To treat
+    the seeds of different patients as independent draws would make the variance of training vanish
+    among many patients.
+
+    The patients are bootstrapped: one less is drawn than there are, which makes the variance
+    unbiased (McCarthy & Snowden 1985), and the deviations are stretched by the ratio of the
+    quantiles of t and normal, without which the interval of few patients is too short (Hesterberg
+    2015). Two to five seeds are too few to draw from, so the deviation that training adds is drawn
+    from Student's t with one degree of freedom less than there are seeds, scaled by the standard
+    error of the seeds' means. With one seed the interval is for new patients and these very
+    networks.
+
+    Args:
+        values: ``(n,)`` one value per patient, or ``(n_seeds, n)``; no nan.
+        n_resamples: resamples drawn.
+        seed: the same seed gives the same interval.
+        level: confidence level in (0, 1).
+
+    Returns:
+        The interval, in the units of the values; nan with fewer than two patients.
+
+    Raises:
+        ValueError: another shape, or a value that is not finite.
+    """
+    from scipy.stats import norm, t
+
+    sample = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    if sample.ndim != 2 or not np.isfinite(sample).all():
+        raise ValueError(
+            f"The values have shape {np.shape(values)} and {_not_finite(sample)} that are not "
+            "finite; expected finite values, (n,) or (n_seeds, n)."
+        )
+    n_seeds, n = sample.shape
+    if n < 2 or n_seeds < 1:
+        return NO_INTERVAL
+    mean, upper = float(sample.mean()), (1 + level) / 2
+    drawn = _weights(n, n_resamples, 1, (seed, 0)) @ sample.mean(axis=0) - mean
+    deviations = drawn * (t.ppf(upper, n - 1) / norm.ppf(upper))
+    if n_seeds > 1:
+        error = sample.mean(axis=1).std(ddof=1) / np.sqrt(n_seeds)
+        luck = np.random.default_rng((seed, 1)).standard_t(n_seeds - 1, n_resamples)
+        deviations += error * luck
+    deviations[np.abs(deviations) < _NOISE] = 0.0
+    low, high = mean + np.quantile(deviations, [1 - upper, upper])
+    return Interval(float(low), float(high))
+
+
+def wilcoxon(gains: ArrayLike) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test that paired gains are symmetric about 0.
+
+    Gains of 0 (to rounding) are left out before ranking, Wilcoxon's own rule; tied gains share
+    their average rank. p is exact up to 50 gains (13 where some are tied), else that of the normal
+    approximation with continuity correction. Few gains are no special case: of n, the exact p is
+    2^(1 - n) at least, so fewer than 6 never reach 0.05.
+
+    Args:
+        gains: ``(n,)`` one gain per patient; nan is left out.
+
+    Returns:
+        p in (0, 1]; 1 where every gain is 0, nan where there is none.
+
+    Raises:
+        ValueError: gains that are not one-dimensional.
+    """
+    from scipy.stats import wilcoxon as signed_rank
+
+    sample = np.asarray(gains, dtype=np.float64)
+    if sample.ndim != 1:
+        raise ValueError(f"The gains have shape {sample.shape}; expected one per patient, (n,).")
+    sample = sample[~np.isnan(sample)]
+    if not sample.size:
+        return float("nan")
+    # Equal gains differ by rounding (0.4 - 0.3 is not 0.6 - 0.5) and would not tie.
+    sample = np.round(sample / _NOISE) * _NOISE
+    sample = sample[sample != 0]
+    if not sample.size:
+        return 1.0
+    return float(min(1.0, signed_rank(sample, correction=True, method="auto").pvalue))
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Holm's step-down adjustment of a family of p-values (Holm 1979).
+
+    An adjusted p below alpha rejects at family-wise level alpha, however the tests depend.
+
+    Args:
+        p_values: any shape, in [0, 1]; nan (no test) stays nan and does not count.
+
+    Returns:
+        Adjusted p-values, same shape.
+
+    Raises:
+        ValueError: a p-value outside [0, 1].
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    tested = p[~np.isnan(p)]
+    wrong = tested[(tested < 0) | (tested > 1)]
+    if wrong.size:
+        raise ValueError(f"A p-value is {wrong[0]}; expected values in [0, 1], or nan.")
+    order = np.argsort(tested, kind="stable")
+    stepped = np.maximum.accumulate(tested[order] * np.arange(tested.size, 0, -1))
+    adjusted = np.empty_like(tested)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    result = p.copy()
+    result[~np.isnan(p)] = adjusted
+    return result
+
+
+def rank_bootstrap(
+    scores: ArrayLike, n_resamples: int = N_RESAMPLES, seed: int = 0, level: float = 0.95
+) -> Ranks:
+    """Ranks by mean score, higher is better, with a bootstrap over patients (and seeds).
+
+    A resample draws the same patients and seeds for every candidate, so that what makes a patient
+    easy for all of them moves no rank.
+
+    Args:
+        scores: ``(g, n)`` scores of g candidates for the same n patients, or ``(g, n_seeds, n)``.
+        n_resamples, seed, level: as in `crossed_interval`.
+
+    Returns:
+        Ranks of g candidates.
+
+    Raises:
+        ValueError: another shape, fewer than two patients, or a value that is not finite.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim == 2:
+        values = values[:, None, :]
+    if values.ndim != 3 or values.shape[2] < 2 or 0 in values.shape:
+        raise ValueError(
+            f"The scores have shape {np.shape(scores)}; expected (candidates, patients) or "
+            "(candidates, seeds, patients) with at least two patients."
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"The scores hold {_not_finite(values)} values that are not finite; rank by the "
+            "patients that every candidate has a score for."
+        )
+    means = _crossed_means(values, n_resamples, seed)
+    return _ranks(-values.mean(axis=(1, 2)), -means, level)
+
+
+def rank_replicates(values: ArrayLike, replicates: ArrayLike, level: float = 0.95) -> Ranks:
+    """Ranks by a distance, lower is better, from bootstrap replicates of it.
+
+    The replicates are centred on the values: a resample repeats volumes, which moves a distance
+    between sets up, and by more for one generator than for another.
+
+    Args:
+        values: ``(g,)`` the distances.
+        replicates: ``(g, n_resamples)``; resample r of every candidate drew the same real volumes.
+        level: confidence level in (0, 1).
+
+    Returns:
+        Ranks of g candidates.
+
+    Raises:
+        ValueError: other shapes, or a value that is not finite.
+    """
+    value, drawn = np.asarray(values, dtype=np.float64), np.asarray(replicates, dtype=np.float64)
+    if value.ndim != 1 or drawn.ndim != 2 or len(value) != len(drawn) or 0 in drawn.shape:
+        raise ValueError(
+            f"The distances have shape {value.shape} and their replicates {drawn.shape}; "
+            "expected (candidates,) and (candidates, resamples)."
+        )
+    if not (np.isfinite(value).all() and np.isfinite(drawn).all()):
+        raise ValueError("A distance or a replicate is not finite; rank those that have all.")
+    return _ranks(value, drawn - drawn.mean(axis=1, keepdims=True) + value[:, None], level)
+
+
+def _ranks(value: NDArray[np.float64], drawn: NDArray[np.float64], level: float) -> Ranks:
+    """Ranks of values ``(g,)``, lower first, and of their replicates ``(g, n_resamples)``."""
+    from scipy.stats import rankdata
+
+    # Rounded, so that means equal but for the order of a sum tie.
+    ranks = rankdata(np.round(drawn, 12), axis=0)
+    best = ranks == ranks.min(axis=0)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    # Ends that are ranks some resample gave, not points between two of them.
+    low, high = np.quantile(ranks, tails, axis=1, method="inverted_cdf")
+    first = (best / best.sum(axis=0)).mean(axis=1)
+    return Ranks(rankdata(np.round(value, 12)), low, high, first)
+
+
+def _crossed_means(values: NDArray[np.float64], n_resamples: int, seed: int) -> NDArray[np.float64]:
+    """Means ``(g, n_resamples)`` of values ``(g, n_seeds, n)``, seeds and patients redrawn.
+
+    Independently of one another (the pigeonhole bootstrap; McCullagh 2000, Owen 2007).
+    """
+    _, n_seeds, n = values.shape
+    patients = _weights(n, n_resamples, 0, (seed, 0))
+    if n_seeds == 1:
+        return np.asarray(values[:, 0] @ patients.T, dtype=np.float64)
+    seeds = _weights(n_seeds, n_resamples, 0, (seed, 1))
+    means = np.einsum("rs,gsn,rn->gr", seeds, values, patients, optimize=True)
+    return np.asarray(means, dtype=np.float64)
+
+
+@lru_cache(maxsize=8)
+def _weights(n: int, n_resamples: int, less: int, entropy: tuple[int, int]) -> NDArray[np.float64]:
+    """How often each of n units is drawn in each resample, ``(n_resamples, n)``, rows sum to 1.
+
+    Kept, since a table asks for the same ones in each of its cells.
+    """
+    drawn = max(n - less, 1)
+    rng = np.random.default_rng(entropy)
+    weights = rng.multinomial(drawn, np.full(n, 1 / n), size=n_resamples) / drawn
+    weights.flags.writeable = False
+    return np.asarray(weights, dtype=np.float64)
+
+
+def _not_finite(values: NDArray[np.float64]) -> int:
+    return int(np.count_nonzero(~np.isfinite(values)))

@@ -30,9 +30,9 @@ class Ran(NamedTuple):
 @pytest.fixture(autouse=True)
 def restored_registries() -> Iterator[None]:
     """What a test registers is forgotten after it."""
-    from bench.registry import GENERATORS, SEGMENTERS
+    from bench.registry import EXTRACTORS, GENERATORS, SEGMENTERS
 
-    kept = [(r, dict(r._loaded), dict(r._files)) for r in (GENERATORS, SEGMENTERS)]
+    kept = [(r, dict(r._loaded), dict(r._files)) for r in (GENERATORS, SEGMENTERS, EXTRACTORS)]
     yield
     for registry, loaded, files in kept:
         registry._loaded, registry._files = loaded, files

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.datasets.split import guard_sets
 from bench.device import Device
 from bench.errors import Interrupted
 from bench.plan import Cell
@@ -39,7 +40,7 @@ class Context:
         return self.store.artefacts(key)
 
     def volumes(self, part: str) -> VolumeSet:
-        """The prepared volume set "train", "val" or "test"."""
+        """The prepared volume set "train", "val", "test" or, where cases were held out, "held"."""
         return VolumeSet.open(self.needed("data") / part)
 
     def synthetic(self) -> VolumeSet:
@@ -55,9 +56,20 @@ class Context:
         if self.stop_requested():
             raise Interrupted(f"Stopped after {step} of {total}; run again to redo this cell.")
 
-    def run(self, volumes: VolumeSet) -> Run:
+    def _visible(self, held: bool) -> dict[str, VolumeSet]:
+        """The real cases that a plug-in may see; ValueError if val or test cases are among them."""
+        if "data" not in self.cell.needs:
+            return {}
+        sets = {"train": self.volumes("train")}
+        if held and (self.needed("data") / "held").is_dir():
+            sets["held"] = self.volumes("held")
+        guard_sets(val=self.volumes("val"), test=self.volumes("test"), **sets)
+        return sets
+
+    def run(self, volumes: VolumeSet, held: bool = False) -> Run:
         """The Run that a plug-in gets, with the states of the stages this cell needs.
 
+        `held`: whether it may see the cases held out for generators that declare `needs_held`.
         Global random states are set too: a plug-in that draws from them must not depend on what
         this process did before.
         """
@@ -83,4 +95,5 @@ class Context:
             states=states,
             progress=self.progress,
             stop_requested=self.stop_requested,
+            sets=self._visible(held),
         )

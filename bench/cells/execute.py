@@ -25,8 +25,13 @@ KINDS = {
     "sample": "bench.cells.sample:run",
     "labeller": "bench.cells.labeller:run",
     "label": "bench.cells.labeller:label",
-    "features": "bench.cells.score:features",
+    "features": "bench.cells.features:run",
     "score": "bench.cells.score:run",
+    "task-score": "bench.cells.score:run",
+    "memorise": "bench.cells.memorise:run",
+    "diversity": "bench.cells.diversity:run",
+    "structures": "bench.cells.structures:run",
+    "fidelity": "bench.cells.fidelity:run",
     "segment": "bench.cells.segment:run",
 }
 

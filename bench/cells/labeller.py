@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from torch import nn
 
 from bench.cells.context import Context
 from bench.cells.segmentation import build, fit_segmenter, mean_dice, predict
@@ -11,6 +14,8 @@ from bench.datasets.tasks import Task
 from bench.records import Record
 from bench.training_config import TrainingConfig
 from bench.volumes import VolumeSet
+
+LabelMaps = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
 def run(context: Context) -> list[Record]:
@@ -30,17 +35,14 @@ def run(context: Context) -> list[Record]:
 
 def label(context: Context) -> list[Record]:
     """Label a synthetic set; leaves ``labels.npy`` (N, D, H, W) uint8."""
-    volumes = context.synthetic()
-    task = every_label(volumes)
-    spec = context.store.cell(context.cell.needs["labeller"]).spec
+    write_labels(context, context.synthetic(), context.artefacts / "labels.npy")
+    return []
+
+
+def write_labels(context: Context, volumes: VolumeSet, path: Path) -> LabelMaps:
+    """What the labeller of this cell sees in every image, as a memory-mapped npy file."""
     run = context.run(volumes)
-    network = build(spec, task, run)
-    state = torch.load(
-        context.needed("labeller") / "state.pt", map_location=run.device, weights_only=True
-    )
-    network.load_state_dict(state)
-    network.eval()
-    path = context.artefacts / "labels.npy"
+    network, task = load_labeller(context, volumes)
     shape = (len(volumes), *volumes.grid)
     labels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     ids = np.array([0, *(ids[0] for ids in task.classes.values())], dtype=np.uint8)
@@ -48,7 +50,19 @@ def label(context: Context) -> list[Record]:
         labels[i] = ids[predict(network, volumes.image(i), run)]
         context.tick(i + 1, len(volumes))
     labels.flush()
-    return []
+    return labels
+
+
+def load_labeller(context: Context, volumes: VolumeSet) -> tuple[nn.Module, Task]:
+    """The fitted network of the cell in the role "labeller", in evaluation mode, and its task."""
+    task = every_label(volumes)
+    run = context.run(volumes)
+    network = build(context.store.cell(context.cell.needs["labeller"]).spec, task, run)
+    state = torch.load(
+        context.needed("labeller") / "state.pt", map_location=run.device, weights_only=True
+    )
+    network.load_state_dict(state)
+    return network.eval(), task
 
 
 def every_label(volumes: VolumeSet) -> Task:

@@ -27,7 +27,7 @@ def run(context: Context) -> list[Record]:
         train.label_names,
         {"generator": spec["plugin"], "seed": spec["seed"], "labels": generator.labels},
     ) as writer:
-        samples = generator.sample(range(count), context.run(train))
+        samples = generator.sample(range(count), context.run(train, held=generator.needs_held))
         for i, sample in enumerate(islice(samples, count + 1)):  # one too many is told below
             if labelled and sample.label is None:
                 raise ValueError(

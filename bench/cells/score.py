@@ -1,76 +1,123 @@
-"""Features of volume sets, and the FID per plane between two of them."""
+"""Score a set of synthetic volumes against the real test volumes, on features."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.cells.context import Context
-from bench.cells.segment import first_cases
+from bench.cells.measure import measured
 from bench.records import Record
-from bench.volumes import AXES, VolumeSet
-from metrics.extractors import Extractor
-from metrics.fid import fid_per_plane, plane_features
+from metrics.features import pooled
+from metrics.fid import AVERAGE
+from metrics.frechet import frechet_distance, frechet_extrapolated
+from metrics.intervals import centred_interval, frechet_resamples
+from metrics.kernel import kernel_distance, rbf_mmd
+from metrics.manifold import manifold
 
-CHUNK = 8
-"""Volumes in memory at once."""
-
-
-def features(context: Context) -> list[Record]:
-    """Leaves ``features.npz``: per plane (n, d) float64, of so many volumes of a set."""
-    spec = context.spec
-    extractor = make_extractor(context)
-    volumes = _volumes(context, spec["part"], int(spec["count"]))
-    chunks = []
-    for start in range(0, len(volumes), CHUNK):
-        rows = range(start, min(start + CHUNK, len(volumes)))
-        chunks.append(plane_features(volumes.images(rows), extractor, AXES))
-        context.tick(rows[-1] + 1, len(volumes))
-    planes = {plane: np.concatenate([chunk[plane] for chunk in chunks]) for plane in chunks[0]}
-    np.savez(context.artefacts / "features.npz", **cast(dict[str, Any], planes))
-    return []
+Features = NDArray[np.float64]  # (n, d), or (n, slices, d)
+Planes = Mapping[str, Features]
 
 
 def run(context: Context) -> list[Record]:
-    """Records the FID of each plane and their average."""
-    real = np.load(context.needed("real") / "features.npz")
-    synthetic = np.load(context.needed("synthetic") / "features.npz")
+    """Records every distance between the two sets in each plane, and their means over planes."""
+    rows = int(context.spec["rows"])
+    real = read_features(context, "real")
+    synthetic = {plane: x[:rows] for plane, x in read_features(context, "synthetic").items()}
+    first = next(iter(real))
     spec = context.store.cell(context.cell.needs["synthetic"]).spec
-    return [
-        Record(
-            metric="fid",
-            plane=plane,
-            value=value,
-            n_real=len(real[real.files[0]]),
-            n_synthetic=len(synthetic[synthetic.files[0]]),
-            extractor=spec["extractor"],
-            extractor_sha256=spec["sha256"],
-            protocol=spec["protocol"],
-        )
-        for plane, value in fid_per_plane(real, synthetic).items()
-    ]
-
-
-def make_extractor(context: Context) -> Extractor:
-    """The extractor that was decided on before the run."""
-    spec = context.spec
-    if spec["extractor"] == "texture":
-        from metrics.extractors.texture import TextureExtractor
-
-        return TextureExtractor(device=context.device.torch_device())
-    from metrics.extractors.medicalnet import MedicalNetExtractor
-
-    return MedicalNetExtractor(
-        context.cell.extra["weights"],
-        device=context.device.torch_device(),
-        preprocess=spec["preprocess"],
-        sha256=spec["sha256"],
+    sha256 = spec["sha256"] or weights_of(context)
+    common = Record(
+        n_real=len(real[first]),
+        n_synthetic=len(synthetic[first]),
+        extractor=spec["extractor"],
+        extractor_sha256=sha256,
+        protocol=spec["protocol"],
     )
+    records = [*frechet_records(context, real, synthetic), *companions(context, real, synthetic)]
+    return [Record(**{**common, **record}) for record in records]
 
 
-def _volumes(context: Context, part: str, count: int) -> VolumeSet:
-    if part == "synthetic":
-        return VolumeSet.open(context.needed("synthetic") / "synthetic").subset(range(count))
-    volumes = context.volumes(part)
-    return first_cases(volumes, count) if part == "train" else volumes.subset(range(count))
+def read_features(context: Context, role: str) -> dict[str, Features]:
+    """Plane -> features of the cell that plays `role`."""
+    with np.load(context.needed(role) / "features.npz") as file:
+        return {plane: file[plane] for plane in file.files}
+
+
+def weights_of(context: Context) -> str:
+    """sha256 of the labeller whose features these are; "" for an extractor without weights."""
+    needs = context.store.cell(context.cell.needs["synthetic"]).needs
+    labeller = context.store.result(needs["labeller"]) if "labeller" in needs else None
+    return str(labeller["artefacts"]["state.pt"]["sha256"]) if labeller else ""
+
+
+def frechet_records(context: Context, real: Planes, synthetic: Planes) -> list[Record]:
+    """FID of each plane and their average, with intervals and the resamples ranks are made of."""
+    count = int(context.spec["resamples"])
+    records, resamples = [], []
+    for done, plane in enumerate(real, start=1):
+        x, y = real[plane], synthetic[plane]
+        distance = partial(frechet_distance, pooled(x), pooled(y))
+        [record] = measured(["fid"], values_of(distance), Record(plane=plane))
+        if not record.get("reason") and count:
+            resamples.append(frechet_resamples(x, y, count))
+            record = with_interval(record, resamples[-1])
+        records.append(record)
+        context.tick(done, len(real))
+    if len(real) > 1:
+        average = averages(records)[0]
+        if len(resamples) == len(real):
+            mean = np.mean(resamples, axis=0)  # the same volumes are drawn in every plane
+            average = with_interval(average, mean)
+            # Resamples repeat volumes, which raises an FID, of one generator more than of another.
+            centred = average["value"] + mean - mean.mean()
+            records += [
+                Record(metric="fid_resample", plane=AVERAGE, case=str(r), value=float(value))
+                for r, value in enumerate(centred)
+            ]
+        records.append(average)
+    return records
+
+
+def with_interval(record: Record, replicates: NDArray[np.float64]) -> Record:
+    low, high = centred_interval(record["value"], replicates)
+    return Record(**{**record, "low": low, "high": high})
+
+
+def companions(context: Context, real: Planes, synthetic: Planes) -> list[Record]:
+    """What says how far the FID can be trusted: unbiased distances, fidelity, coverage."""
+    k = int(context.spec["neighbours"])
+    distances: dict[str, Callable[[Features, Features], float]] = {
+        "fid_extrapolated": frechet_extrapolated,
+        "kid": kernel_distance,
+        "mmd_rbf": rbf_mmd,
+    }
+    records = []
+    for plane in real:
+        x, y = pooled(real[plane]), pooled(synthetic[plane])
+        for metric, distance in distances.items():
+            records += measured([metric], values_of(partial(distance, x, y)), Record(plane=plane))
+        names = ["precision", "recall", "density", "coverage"]
+        records += measured(names, partial(manifold, x, y, k), Record(plane=plane))
+    return records + (averages(records) if len(real) > 1 else [])
+
+
+def values_of(distance: Callable[[], float]) -> Callable[[], list[float]]:
+    """The one value of a distance as the list that `measured` takes."""
+    return lambda: [distance()]
+
+
+def averages(records: list[Record]) -> list[Record]:
+    """The mean over planes of each metric; with the reason where a plane has no value."""
+    by_metric: dict[str, list[Record]] = {}
+    for record in records:
+        by_metric.setdefault(record["metric"], []).append(record)
+    means = []
+    for metric, found in by_metric.items():
+        value = float(np.mean([record["value"] for record in found]))  # nan where one is
+        reason = next((r["reason"] for r in found if r.get("reason")), "")
+        means.append(Record(metric=metric, plane=AVERAGE, value=value, reason=reason))
+    return means

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bench.cells.context import Context
 from bench.cells.segmentation import class_ids, fit_segmenter, predict
@@ -14,11 +16,11 @@ from bench.datasets.tasks import Task
 from bench.records import Record
 from bench.training_config import TrainingConfig
 from bench.volumes import VolumeSet, concatenate
-from metrics.dice import case_dice, dice_per_class
+from metrics.segmentation import COUNTS, METRICS, segmentation_scores
 
 
 def run(context: Context) -> list[Record]:
-    """Leaves the predictions on the test cases; records Dice per case and class."""
+    """Leaves the predictions on the test cases; records every score per case and class."""
     spec = context.spec
     task = Task.model_validate(spec["task"])
     val, test = context.volumes("val"), context.volumes("test")
@@ -34,7 +36,7 @@ def run(context: Context) -> list[Record]:
     if spec["keep_weights"]:
         torch.save(network.state_dict(), context.artefacts / "weights.pt")
     return [
-        *case_records(task, test, predictions),
+        *case_records(task, test, predictions, spec["tolerance_mm"]),
         Record(metric="parameters", value=sum(p.numel() for p in network.parameters())),
         Record(metric="steps", value=training.steps),
     ]
@@ -69,19 +71,52 @@ def _training(context: Context, n_volumes: int) -> TrainingConfig:
 
 
 def case_records(
-    task: Task, test: VolumeSet, predictions: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    task: Task, test: VolumeSet, predictions: NDArray[np.uint8], tolerance_mm: float
 ) -> list[Record]:
-    """Dice of every test case: per class, and their mean over the classes its reference has."""
+    """Every score of every test case: per class, and the mean over the classes its reference has.
+
+    A class is scored by the metrics for its kind; the counts stand where they apply, one for
+    classes that the reference lacks, the other for those it has (`metrics.segmentation`).
+    """
     records = []
-    for i, case in enumerate(test.ids):
-        reference = task.apply(test.label(i))
-        values = dice_per_class(predictions[i], reference, class_ids(task))
-        for name, label, value in zip(task.class_names, class_ids(task), values, strict=True):
-            records.append(Record(metric="dice", label=name, case=case, value=float(value)))
-            if math.isnan(value):
-                seen = bool((predictions[i] == label).any())
-                records.append(
-                    Record(metric="absent_but_predicted", label=name, case=case, value=seen)
-                )
-        records.append(Record(metric="dice", case=case, value=case_dice(values)))
+    for i, case in enumerate(test.cases):
+        scores = segmentation_scores(
+            predictions[i],
+            task.apply(test.label(i)),
+            class_ids(task),
+            case.spacing,
+            task.class_kinds,
+            tolerance_mm,
+        )
+        for metric, values in scores.items():
+            rows = _metric_records(task, metric, values)
+            records += [Record(**row, case=case.id) for row in rows]
     return records
+
+
+def _metric_records(task: Task, metric: str, values: NDArray[np.float64]) -> list[Record]:
+    """One case's values of one metric or count."""
+    named = list(zip(task.class_names, task.class_kinds, values, strict=True))
+    if metric in COUNTS:
+        return [
+            Record(metric=metric, label=name, value=float(value))
+            for name, _, value in named
+            if not math.isnan(value)
+        ]
+    only = METRICS[metric].kind
+    scored = {name: float(value) for name, kind, value in named if only in (None, kind)}
+    if not scored:
+        return []
+    present = [value for value in scored.values() if not math.isnan(value)]
+    mean = sum(present) / len(present) if present else math.nan
+    return [
+        *(_record(metric, value, name, (name,)) for name, value in scored.items()),
+        _record(metric, mean, "", scored),
+    ]
+
+
+def _record(metric: str, value: float, label: str, classes: Iterable[str]) -> Record:
+    record = Record(metric=metric, label=label, value=value)
+    if math.isnan(value):
+        record["reason"] = f"The reference of this case has no {' or '.join(classes)}."
+    return record

@@ -31,10 +31,12 @@ def doctor() -> None:
     cuda = torch.cuda.is_available()
     say("device", torch.cuda.get_device_name() if cuda else f"cpu, {os.cpu_count()} cores")
     precision = Device().resolved_precision()
-    slow = "" if precision != "32-true" else " (this processor does not multiply bf16 in hardware)"
-    say("precision", precision + slow)
+    say("precision", precision)
     say("memory", f"{psutil.virtual_memory().available / 2**30:.1f} GiB free")
     say("disk", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB free here")
+    from bench.registry import EXTRACTORS
+
+    say("extractors", ", ".join(EXTRACTORS.names()))
     say("weights", _weights())
     foreign = foreign_owners()
     for package, names in foreign.items():
@@ -57,5 +59,5 @@ def _weights() -> str:
         return f"MedicalNet: {found}"
     return (
         f"MedicalNet: not found; get {HUB_FILE} from the hub's {HUB_REPOSITORY} and give "
-        f"--weights or set {WEIGHTS_VARIABLE}. Until then FID uses the offline descriptor."
+        f"--weights or set {WEIGHTS_VARIABLE}. Until then FID uses the extractor texture."
     )

@@ -8,12 +8,12 @@ import typer
 
 from bench.errors import InputError, nearest
 
-KINDS = ("generators", "segmenters", "datasets", "presets")
+KINDS = ("generators", "controls", "segmenters", "extractors", "datasets", "presets")
 
 
 def list_(
     what: Annotated[
-        str | None, typer.Argument(help="generators, segmenters, datasets, presets, or a name.")
+        str | None, typer.Argument(help=f"{', '.join(KINDS)}, or a name of one of them.")
     ] = None,
     plugin: Annotated[list[str], typer.Option("--plugin", help="Plug-in file to load first.")] = [],  # noqa: B006
 ) -> None:
@@ -48,7 +48,7 @@ def _show_kind(kind: str) -> None:
 
 
 def _rows(kind: str) -> list[tuple[str, str, str]]:
-    from bench.registry import GENERATORS, SEGMENTERS
+    from bench.registry import EXTRACTORS, GENERATORS, SEGMENTERS
 
     if kind == "datasets":
         from bench.datasets import builtin_datasets
@@ -61,8 +61,10 @@ def _rows(kind: str) -> list[tuple[str, str, str]]:
             (name, str(read_preset(name).get("description", "")), "voxelbench")
             for name in preset_names()
         ]
-    registry: Any = GENERATORS if kind == "generators" else SEGMENTERS
-    return [(n, registry.description(n), registry.origin(n).source) for n in registry.names()]
+    registries = {"segmenters": SEGMENTERS, "extractors": EXTRACTORS}
+    registry: Any = registries.get(kind, GENERATORS)
+    names = registry.control_names() if kind == "controls" else registry.names()
+    return [(n, registry.description(n), registry.origin(n).source) for n in names]
 
 
 def _show_one(name: str) -> None:
@@ -78,22 +80,41 @@ def _show_one(name: str) -> None:
             yaml.safe_dump(read_preset(name), sort_keys=False), highlight=False, markup=False
         )
         return
+    from bench.registry import EXTRACTORS
+
+    if name in EXTRACTORS.names():
+        console.print(_extractor(name), highlight=False, markup=False, soft_wrap=True)
+        return
     model, title = _model(name)
     console.print(title, highlight=False, markup=False)
     _show_fields(console, model.model_construct(), "")  # its defaults
 
 
+def _extractor(name: str) -> str:
+    """What the scoring.* of a run can say about an extractor."""
+    from bench.registry import EXTRACTORS
+
+    extractor = EXTRACTORS.get(name)
+    weights = "scoring.weights or --weights" if extractor.needs_weights else "none needed"
+    return (
+        f"{name}: {EXTRACTORS.description(name)} ({EXTRACTORS.origin(name).source})\n"
+        f"protocol: {extractor.protocol}\n"
+        f"preprocess: {', '.join(extractor.preprocessings) or 'no choice'}\n"
+        f"weights: {weights}"
+    )
+
+
 def _model(name: str) -> tuple[Any, str]:
     from bench.config import RunConfig
     from bench.datasets.config import PHANTOM, DataConfig
-    from bench.registry import GENERATORS, SEGMENTERS
+    from bench.registry import EXTRACTORS, GENERATORS, SEGMENTERS
 
     if name == "run":
         return RunConfig, "run: every key of --set"
     if name == PHANTOM:
         return DataConfig, f"{name}: data.* of --set, and the fields of a --data FILE.yaml"
     for registry in (GENERATORS, SEGMENTERS):
-        if name in registry.names():
+        if name in (*registry.names(), *registry.control_names()):
             plugin = registry.get(name)
             return (
                 plugin.Config,
@@ -101,7 +122,8 @@ def _model(name: str) -> tuple[Any, str]:
             )
     from bench.presets import preset_names
 
-    known = [*KINDS, "run", *GENERATORS.names(), *SEGMENTERS.names(), *preset_names()]
+    plugins = [*GENERATORS.names(), *GENERATORS.control_names(), *SEGMENTERS.names()]
+    known = [*KINDS, "run", *plugins, *EXTRACTORS.names(), *preset_names()]
     raise InputError(f"There is nothing named {name!r} to list: {nearest(name, known)}")
 
 

@@ -11,9 +11,12 @@ from pydantic import Field, field_validator, model_validator
 
 from bench.errors import InputError, nearest
 from bench.generator import Frozen
+from metrics.segmentation import Kind
 
 PHANTOM = "phantom"
 PHANTOM_CASES = 40
+HOLDOUT = 0.2
+"""`DataConfig.holdout` where it is not set and a control needs it: as large as the test split."""
 _YAML = (".yaml", ".yml")
 
 
@@ -49,6 +52,14 @@ class DataConfig(Frozen):
     split: tuple[float, float, float] = Field(
         (0.7, 0.1, 0.2), description="fractions of the patients for train, val and test"
     )
+    holdout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="fraction of the patients taken out of the training split for the controls "
+        f"that draw real cases; None: {HOLDOUT} where such a control is run on data that are not "
+        "the phantom, else 0",
+    )
     seed: int = Field(0, ge=0, description="of the phantom, the choice of cases and the split")
     labels: dict[int, str] | None = Field(
         None,
@@ -59,6 +70,12 @@ class DataConfig(Frozen):
         None,
         description="task -> class -> label names, e.g. vein-only: {vein: [portal vein, hepatic "
         "vein]}; None: tasks derived from the labels",
+    )
+    kinds: dict[str, Kind] | None = Field(
+        None,
+        description='label name -> "organ", "vessel" or "lesion": vessels are scored by clDice as '
+        "well, lesions one by one; labels not named here go by their names (a vein is a vessel, "
+        "HCC a lesion)",
     )
     patients: str | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""Preparation: orient, crop, resample, scale and split a source into three volume sets."""
+"""Preparation: orient, crop, resample, scale and split a source into volume sets."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def prepare(
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, VolumeSet]:
-    """Write `folder`/train, /val and /test, and return them by these names.
+    """Write `folder`/train, /val, /test and, with a holdout, /held; return them by these names.
 
-    Patients are split first (`DataConfig.split`, `seed`), then every case goes through
+    Patients are split first (`DataConfig.split`, `seed`, `holdout`), then every case goes through
     `prepare_case`. The result depends on the source and the configuration alone. Cases are
     prepared on all cores and written in the order of their ids; a few are in memory at a time.
 
     Args:
         source: from `open_source(config)`.
-        config: grid, spacing, margin, percentiles, split, seed.
+        config: grid, spacing, margin, percentiles, split, seed, holdout.
         folder: made if missing; sets already in it are replaced.
         progress: called with (cases done, of how many) after every case.
 
@@ -63,7 +63,7 @@ def prepare(
         InputError: too few patients to split, or a case that is not usable.
     """
     patients = {id: source.patient(id) for id in source.ids}
-    parts = split_cases(patients, config.split, config.seed)
+    parts = split_cases(patients, config.split, config.seed, config.holdout or 0)
     provenance = {
         "source": source.name,
         "source_fingerprint": source.fingerprint,
@@ -82,7 +82,7 @@ def prepare(
                 if progress is not None:
                     progress(done, len(patients))
         sets[part] = VolumeSet.open(folder / part)
-    guard_sets(sets["train"], sets["val"], sets["test"])
+    guard_sets(**sets)
     _warn_of_cut_foreground(sets, config)
     return sets
 

@@ -7,7 +7,6 @@ into both, and features silently differ; the model here has MedicalNet's geometr
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,7 +17,8 @@ from monai.networks.nets.resnet import resnet50
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from metrics.extractors.weights import HUB_FILE
+from metrics.extractors.checkpoints import load_strictly, read_checkpoint
+from metrics.extractors.weights import HUB_FILE, find_weights
 
 DIM = 2048
 
@@ -30,7 +30,7 @@ Preprocessing = Literal["foreground-zscore", "volume-zscore", "symmetric"]
 
 
 class MedicalNetExtractor:
-    """Global average of MedicalNet's last feature map, an `metrics.extractors.Extractor`.
+    """MedicalNet's 3D ResNet-50: the global average of its last feature map.
 
     Projects disagree on preprocessing, so it is named in every output. All forms are deterministic:
 
@@ -40,31 +40,38 @@ class MedicalNetExtractor:
     - "symmetric": [0, 1] stretched to [-1, 1], as HA-GAN's FID script feeds it.
 
     Args:
-        path: file of weights, see `load_medicalnet`.
+        weights: file of weights, see `load_medicalnet`.
         device: torch device, such as "cpu" or "cuda:0".
-        preprocess: one of the above.
+        preprocess: one of the above; "" is the first.
         batch_size: volumes on the device at once; it bounds memory and does not change features.
         sha256: expected checksum of the file, if any.
     """
 
     name = "medicalnet-resnet50"
     version = "1"  # raised with every change of the features
+    protocol = "reorient"
+    needs_weights = True
+    preprocessings: tuple[str, ...] = ("foreground-zscore", "volume-zscore", "symmetric")
+    find_weights = staticmethod(find_weights)
     dim = DIM
 
     def __init__(
         self,
-        path: str | Path,
+        weights: str | Path | None,
         device: str = "cpu",
-        preprocess: Preprocessing = "foreground-zscore",
+        preprocess: Preprocessing | Literal[""] = "",
         batch_size: int = 4,
         sha256: str | None = None,
     ) -> None:
-        if preprocess not in _PREPROCESSING:
+        self.preprocess = preprocess or self.preprocessings[0]
+        if self.preprocess not in self.preprocessings:
             raise ValueError(
-                f"Preprocessing '{preprocess}' is unknown; use one of {', '.join(_PREPROCESSING)}."
+                f"Preprocessing '{preprocess}' is unknown; use one of "
+                f"{', '.join(self.preprocessings)}."
             )
-        self.preprocess = preprocess
-        network, self.sha256 = load_medicalnet(path, sha256)
+        if weights is None:
+            raise ValueError(f"{self.name} needs a file of weights; give MedicalNet's {HUB_FILE}.")
+        network, self.sha256 = load_medicalnet(weights, sha256)
         self._network = network.to(device)
         self._device = torch.device(device)
         self._batch_size = batch_size
@@ -84,7 +91,7 @@ class MedicalNetExtractor:
         ):
             for start in range(0, len(volumes), self._batch_size):
                 part = slice(start, start + self._batch_size)
-                batch = np.ascontiguousarray(volumes[part], dtype=np.float32)
+                batch = np.array(volumes[part], dtype=np.float32, order="C")  # strides > 0
                 images = _PREPROCESSING[self.preprocess](torch.from_numpy(batch).to(self._device))
                 features[part] = self._network(images[:, None]).cpu().numpy()
         return features
@@ -128,60 +135,10 @@ def load_medicalnet(path: str | Path, sha256: str | None = None) -> tuple[nn.Mod
         ValueError: a file that is missing, is no checkpoint, would run code, has another checksum,
             or is not of this network.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"The MedicalNet weights '{path}' do not exist; check the path.")
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if sha256 is not None and digest != sha256.lower():
-        raise ValueError(
-            f"The MedicalNet weights '{path}' have sha256 {digest}, expected {sha256}; "
-            "download them again or mend the expected checksum."
-        )
-    weights = _read_weights(path)
+    state, digest = read_checkpoint(path, "MedicalNet", f"MedicalNet's {HUB_FILE}", sha256)
     network = medicalnet_resnet50()
-    _check_keys(path, network.state_dict(), weights)
-    network.load_state_dict(weights, strict=True)
+    load_strictly(network, state, f"'{path}' is not MedicalNet's ResNet-50", HUB_FILE)
     return network, digest
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by key, without "module."; never runs code from the file."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles raise errors of almost any type
-        raise ValueError(
-            f"'{path}' is not a readable file of weights alone ({type(error).__name__}): damaged, "
-            "or a pickle with code, which is never run; download it again."
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
-    ):
-        raise ValueError(f"'{path}' holds no dict of tensors; give MedicalNet's {HUB_FILE}.")
-    return {key.removeprefix("module."): value for key, value in content.items()}
-
-
-def _check_keys(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    """Refuse weights of another network in one sentence, where torch would print 318 lines."""
-    missing = [key for key in expected if key not in found]
-    unexpected = [key for key in found if key not in expected]
-    wrong = [
-        f"{key} is {tuple(found[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in found and found[key].shape != value.shape
-    ]
-    if missing or unexpected or wrong:
-        raise ValueError(
-            f"'{path}' is not MedicalNet's ResNet-50: {len(missing)} of {len(expected)} keys "
-            f"missing{_first(missing)}, {len(unexpected)} unexpected{_first(unexpected)}, "
-            f"{len(wrong)} of the wrong shape{_first(wrong)}; give {HUB_FILE}."
-        )
-
-
-def _first(items: list[str]) -> str:
-    return f" (first: {items[0]})" if items else ""
 
 
 def _zscore(images: Tensor, mask: Tensor) -> Tensor:

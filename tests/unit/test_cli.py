@@ -209,8 +209,13 @@ def test_dry_run_shows_the_plan_and_writes_nothing(bench: Bench, tmp_path: Path)
     }
     assert counts == {
         "prepare": "1",
-        "features": "3",
+        "features": "6",
         "score": "2",
+        "task-score": "2",
+        "memorise": "1",
+        "diversity": "2",
+        "structures": "2",
+        "fidelity": "1",
         "segment": "2",
         "fit": "1",
         "sample": "1",

@@ -50,6 +50,39 @@ def test_names_select_plugins_in_order() -> None:
     assert everything[: len(order)] == order
 
 
+def test_names_of_controls_are_mixed_with_others_and_all_leaves_them_out() -> None:
+    def chosen(generators: str) -> list[str]:
+        return list(resolve("quick", {}, [], generators, "none", {}).generators)
+
+    everything, controls = chosen("all"), chosen("controls")
+    assert {"oracle", "copycat", "scramble"} <= set(controls)
+    assert not set(everything) & set(controls)
+    assert chosen("all,controls") == [*everything, *controls]
+    assert chosen("controls,all") == [*controls, *everything]
+    assert chosen("3d-lldm, oracle") == ["3d-lldm", "oracle"]
+    first, *others = controls
+    assert chosen(f"{others[0]},controls") == [others[0], first, *others[1:]]
+    with pytest.raises(InputError, match=r"no generator 'control': did you mean controls"):
+        chosen("control")
+    with pytest.raises(InputError, match=r"no generator 'none'"):
+        chosen("oracle,none")
+    with pytest.raises(InputError, match=r"no segmenter 'controls'"):
+        config(segmenters="controls")
+
+
+def test_a_setting_may_name_a_control_with_a_dot() -> None:
+    def sigma(*settings: str) -> float:
+        made = resolve("quick", {}, settings, "blur-0.5,blur-1", "none", {})
+        return float(made.generators["blur-0.5"]["sigma"])
+
+    assert sigma() == 0.5
+    assert sigma("generators.blur-0.5.sigma=0.25", "generators.blur-1.sigma=3") == 0.25
+    with pytest.raises(InputError, match=r"'sgma' in generators.blur-0.5: did you mean sigma"):
+        sigma("generators.blur-0.5.sgma=1")
+    with pytest.raises(InputError, match=r"no generator 'blur-0' to set: did you mean"):
+        sigma("generators.blur-0.sigma=1")
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_a_presets_anchors_are_not_shared_by_a_setting(name: str) -> None:
     preset = read_preset(name)["generators"]

@@ -215,6 +215,27 @@ def test_preparing_twice_gives_equal_sets_and_says_what_it_did(tmp_path: Path) -
     assert train.cases[0].source["file"] == f"{train.ids[0]}.nii.gz"
 
 
+def test_cases_held_out_are_a_set_of_their_own_and_change_no_other(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", n=10)
+    setting = DataConfig(source=str(folder), grid=(32, 32, 32))
+    plain = prepare(open_source(setting), setting, tmp_path / "plain")
+    assert list(plain) == ["train", "val", "test"]
+    holding = setting.model_copy(update={"holdout": 0.2})
+    sets = prepare(open_source(holding), holding, tmp_path / "holding")
+    assert list(sets) == ["train", "val", "test", "held"]
+    for part in ("val", "test"):
+        assert sets[part].fingerprint == plain[part].fingerprint
+    assert len(sets["held"]) == 2
+    assert sorted(sets["train"].ids + sets["held"].ids) == sorted(plain["train"].ids)
+    assert sets["held"].has_labels
+    assert sets["held"].provenance["part"] == "held"
+    zero = setting.model_copy(update={"holdout": 0.0})
+    none = prepare(open_source(zero), zero, tmp_path / "zero")
+    assert {k: v.fingerprint for k, v in none.items()} == {
+        k: v.fingerprint for k, v in plain.items()
+    }
+
+
 def test_results_come_in_order_and_only_a_few_are_held() -> None:
     lock, begun, taken, most = threading.Lock(), 0, 0, 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,30 @@ def test_sizes_follow_the_fractions(n: int, seed: int) -> None:
         assert abs(len(parts[part]) - fraction * n) <= 1
 
 
+@given(patients=PATIENTS, fractions=FRACTIONS, seed=st.integers(0, 99), holdout=st.floats(0, 0.5))
+def test_a_holdout_comes_out_of_train_alone(patients, fractions, seed, holdout) -> None:
+    without = split_cases(patients, fractions, seed)
+    n = len(set(patients.values()))
+    expected = max(1, round(n * holdout)) if holdout else 0
+    if expected >= len({patients[id] for id in without["train"]}):
+        with pytest.raises(InputError, match=rf"takes {expected} of {n} patients"):
+            split_cases(patients, fractions, seed, holdout)
+        return
+    parts = split_cases(patients, fractions, seed, holdout)
+    assert (parts["val"], parts["test"]) == (without["val"], without["test"])
+    held = parts.pop("held", ())
+    assert sorted([*parts["train"], *held]) == sorted(without["train"])
+    assert len({patients[id] for id in held}) == expected
+    assert not {patients[id] for id in held} & {patients[id] for id in parts["train"]}
+    guard_split(**parts, held=held)
+
+
+def test_a_larger_holdout_holds_the_same_patients_and_more() -> None:
+    patients = {str(i): str(i) for i in range(40)}
+    small, large = (split_cases(patients, (0.7, 0.1, 0.2), 0, h)["held"] for h in (0.1, 0.3))
+    assert set(small) < set(large)
+
+
 def test_three_patients_give_one_each_whatever_the_fractions() -> None:
     parts = split_cases({"a": "a", "b": "b", "c": "c"}, (0.02, 0.49, 0.49), 0)
     assert {len(ids) for ids in parts.values()} == {1}
@@ -75,9 +100,9 @@ def test_too_few_patients_are_refused_with_their_number() -> None:
         split_cases({"a": "p", "b": "p", "c": "q"}, (0.7, 0.1, 0.2), 0)
 
 
-@pytest.mark.parametrize("leak", [("train", "val"), ("train", "test"), ("val", "test")])
+@pytest.mark.parametrize("leak", [*combinations(("train", "val", "test", "held"), 2)])
 def test_the_guard_names_what_leaks_and_where(leak: tuple[str, str]) -> None:
-    parts = {"train": ["a"], "val": ["b"], "test": ["c"]}
+    parts = {"train": ["a"], "val": ["b"], "test": ["c"], "held": ["d"]}
     for part in leak:
         parts[part] = [*parts[part], "p17"]
     with pytest.raises(ValueError, match=f"p17 is in both {leak[0]} and {leak[1]}"):
@@ -93,3 +118,5 @@ def test_the_guard_of_sets_sees_one_patient_under_two_ids(tmp_path: Path) -> Non
     guard_sets(volumes("a", "p1"), volumes("b", "p2"), volumes("c", "p3"))
     with pytest.raises(ValueError, match="p1 is in both train and test"):
         guard_sets(volumes("a", "p1"), volumes("b", "p2"), volumes("c", "p1"))
+    with pytest.raises(ValueError, match="p2 is in both val and held"):
+        guard_sets(*(volumes(id, f"p{n}") for id, n in zip("abcd", (1, 2, 3, 2), strict=True)))

@@ -99,3 +99,19 @@ def test_refuses() -> None:
         dice_per_class(labels.astype(float), labels, LABELS)
     with pytest.raises(ValueError, match="reference has dtype float32"):
         dice_per_class(labels, labels.astype(np.float32), LABELS)
+    with pytest.raises(ValueError, match=r"prediction holds the labels \[4, 9\].*\[1, 2, 3\]"):
+        dice_per_class(np.array([0, 4, 9]), np.array([0, 1, 2]), LABELS)
+    with pytest.raises(ValueError, match=r"reference holds the labels \[3\]"):
+        dice_per_class(np.array([0, 1]), np.array([0, 3]), (1, 2))
+    with pytest.raises(ValueError, match="at least one voxel"):
+        dice_per_class(labels[:0], labels[:0], LABELS)
+    with pytest.raises(ValueError, match="no labels to score"):
+        dice_per_class(labels, labels, ())
+    with pytest.raises(ValueError, match=r"\[1, 2, 1\] repeat"):
+        dice_per_class(labels, labels, (1, 2, 1))
+
+
+def test_the_background_may_be_a_class() -> None:
+    np.testing.assert_allclose(
+        dice_per_class(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), (0, 1)), [2 / 3, 4 / 5]
+    )

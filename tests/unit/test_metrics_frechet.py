@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from metrics.frechet import frechet_distance
+from metrics.frechet import WeightedFrechet, frechet_distance, frechet_extrapolated
 
 Array = NDArray[np.float64]
 
@@ -104,6 +104,114 @@ def test_large_offsets_and_float32_lose_no_precision() -> None:
     assert frechet_distance(x, y) == expected
     offset_x, offset_y = x.astype(np.float64) + 1e6, y.astype(np.float64) + 1e6
     assert frechet_distance(offset_x, offset_y) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(20, 25, 300), (40, 40, 2048), (26, 60, 25), (2, 9, 8)])
+def test_equals_a_stable_root_of_the_small_product(n: int, m: int, d: int) -> None:
+    """With fewer volumes than features, the root is that of an n x n product of full rank.
+
+    Helmert contrasts of the rows have the same covariance and no null direction.
+    """
+    x, y = correlated(10, n, d), correlated(11, m, d, shift=0.3)
+    a, b = (scipy.linalg.helmert(len(z)) @ z / np.sqrt(len(z) - 1) for z in (x, y))
+    product = a @ (b.T @ b) @ a.T
+    root = np.real(scipy.linalg.sqrtm(product)) if n - 1 <= d else None
+    if root is None:
+        expected = textbook(x, y)
+    else:
+        means = np.square(x.mean(axis=0) - y.mean(axis=0)).sum()
+        expected = means + np.square(a).sum() + np.square(b).sum() - 2 * np.trace(root)
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["full", "rank 1", "constant", "rows thrice", "columns twice"])
+@pytest.mark.parametrize(("n", "d"), [(144, 512), (300, 20), (2, 3)])
+def test_a_set_is_at_no_distance_from_itself(kind: str, n: int, d: int) -> None:
+    x = correlated(12, n, d, shift=1e3)
+    if kind == "rank 1":
+        x = np.outer(x[:, 0], x[0])
+    elif kind == "constant":
+        x = np.full((n, d), 0.1)
+    elif kind == "rows thrice":
+        x = np.vstack([x] * 3)
+    elif kind == "columns twice":
+        x = np.hstack([x] * 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        distance = frechet_distance(x, x)
+    # A float constant's mean is off by its last bit, and so is its spread: hence the square.
+    trace = np.var(x, axis=0, ddof=1).sum() + np.finfo(np.float64).eps ** 2
+    assert 0 <= distance <= 1e-8 * trace
+
+
+@pytest.mark.parametrize("spectrum", ["equal", "falling"])
+def test_extrapolation_takes_the_bias_away_where_it_is_a_line(spectrum: str) -> None:
+    """n = 144 and 64 features of one distribution: the true distance is 0."""
+    rng = np.random.default_rng(13)
+    spread = np.ones(64) if spectrum == "equal" else np.arange(1, 65) ** -0.5
+    x, y = rng.normal(size=(2, 144, 64)) * spread
+    biased, extrapolated = frechet_distance(x, y), frechet_extrapolated(x, y)
+    assert abs(extrapolated) < 0.15 * biased
+    shifted = y + 0.5 * spread
+    truth = 0.25 * np.square(spread).sum()
+    assert abs(frechet_extrapolated(x, shifted) - truth) < 0.25 * abs(
+        frechet_distance(x, shifted) - truth
+    )
+
+
+@pytest.mark.parametrize("d", [128, 512, 2048])
+def test_extrapolation_helps_with_fewer_volumes_than_features(d: int) -> None:
+    """The bias is then no line in 1/n any more: a part of it stays, and less is still better."""
+    rng = np.random.default_rng(14)
+    spread = np.arange(1, d + 1) ** -0.5
+    x, y = rng.normal(size=(2, 144, d)) * spread
+    assert 0 < frechet_extrapolated(x, y) < 0.8 * frechet_distance(x, y)
+    shifted = y + 0.5 * spread
+    truth = 0.25 * np.square(spread).sum()
+    biased = frechet_distance(x, shifted)
+    assert abs(frechet_extrapolated(x, shifted) - truth) < 0.85 * (biased - truth)
+
+
+def test_extrapolation_repeats_and_takes_few_or_unequal_volumes() -> None:
+    x, y = correlated(15, 8, 30), correlated(16, 11, 30)
+    assert frechet_extrapolated(x, y) == frechet_extrapolated(x, y)
+    assert frechet_extrapolated(x, y) != frechet_extrapolated(x, y, seed=1)
+    assert frechet_extrapolated(x, y) < frechet_distance(x, y)
+    assert frechet_extrapolated(x, x) <= frechet_extrapolated(x, y)
+    with pytest.raises(ValueError, match=r"7 real and 11 synthetic volumes; .* at least 8"):
+        frechet_extrapolated(x[:7], y)
+    with pytest.raises(ValueError, match="30 dimensions and the synthetic 29"):
+        frechet_extrapolated(x, y[:, :29])
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 9), st.integers(2, 9), st.integers(1, 12))
+def test_a_resample_is_the_distance_of_the_rows_it_repeats(
+    seed: int, n: int, m: int, d: int
+) -> None:
+    x, y = correlated(seed, n, d, shift=50.0), correlated(seed + 1, m, d)
+    rng = np.random.default_rng(seed)
+    counts = [np.bincount(rng.integers(0, size, size), minlength=size) for size in (n, m)]
+    expected = frechet_distance(np.repeat(x, counts[0], axis=0), np.repeat(y, counts[1], axis=0))
+    pair = WeightedFrechet(x, y)
+    assert pair.distance(*counts) == pytest.approx(expected, rel=1e-8)
+    whole = pair.distance(np.ones(n, dtype=int), np.ones(m, dtype=int))
+    assert whole == pytest.approx(frechet_distance(x, y), rel=1e-8)
+
+
+def test_a_resample_draws_all_slices_of_a_volume() -> None:
+    rng = np.random.default_rng(17)
+    for slices, d in ((3, 40), (9, 4)):
+        x, y = rng.normal(size=(5, slices, d)), rng.normal(size=(6, slices, d))
+        u, v = np.array([2, 0, 1, 1, 1]), np.array([0, 1, 3, 1, 0, 1])
+        expected = frechet_distance(
+            np.repeat(x, u, axis=0).reshape(-1, d), np.repeat(y, v, axis=0).reshape(-1, d)
+        )
+        assert WeightedFrechet(x, y).distance(u, v) == pytest.approx(expected, rel=1e-8)
+    with pytest.raises(ValueError, match="1 real and 2 synthetic rows"):
+        WeightedFrechet(x[:, 0], y[:, 0]).distance(
+            np.array([1, 0, 0, 0, 0]), np.eye(6, dtype=int)[0] * 2
+        )
 
 
 @pytest.mark.parametrize(

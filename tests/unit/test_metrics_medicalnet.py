@@ -295,6 +295,8 @@ def test_features_depend_on_neither_the_batch_nor_its_size(weights: Path) -> Non
     np.testing.assert_allclose(three(volumes), features, **tolerance)
     np.testing.assert_allclose(three(volumes[::-1])[::-1], features, **tolerance)
     np.testing.assert_array_equal(one(volumes), features)
+    exact = volumes[:2].astype(np.float32)  # read as it is: a reversed view has negative strides
+    np.testing.assert_array_equal(one(exact[::-1])[::-1], features[:2])
     assert one.name == "medicalnet-resnet50"
     assert one.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
 
@@ -330,6 +332,9 @@ def test_flat_volumes_have_the_features_of_zeros(weights: Path, ours: nn.Module)
 def test_the_extractor_refuses(weights: Path) -> None:
     with pytest.raises(ValueError, match="Preprocessing 'minmax' is unknown"):
         MedicalNetExtractor(weights, preprocess="minmax")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"needs a file of weights; give MedicalNet's {HUB_FILE}"):
+        MedicalNetExtractor(None)
+    assert MedicalNetExtractor(weights).preprocess == "foreground-zscore"
     with pytest.raises(ValueError, match=r"shape \(16, 16, 16\)"):
         MedicalNetExtractor(weights)(np.zeros((16, 16, 16)))
 

@@ -25,7 +25,7 @@ ALL_AXES = [
 class Profile:
     """Mean of every slice along the first axis: tells the planes apart by hand."""
 
-    name, sha256, dim = "profile", "", 4
+    name, sha256, dim, protocol = "profile", "", 4, "reorient"
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -85,6 +85,68 @@ def test_features_come_per_plane_batch_by_batch_from_a_mapped_file(tmp_path: Pat
     for plane, others in {"axial": (2, 3), "sagittal": (1, 3), "coronal": (1, 2)}.items():
         assert features[plane].dtype == np.float64
         np.testing.assert_allclose(features[plane], exact.mean(axis=others), rtol=1e-6)
+
+
+class SliceMeans:
+    """Mean and maximum of every slice that it is given."""
+
+    name, sha256, dim, protocol = "slice-means", "", 2, "2.5d"
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, volumes: NDArray[Any]) -> NDArray[np.float64]:
+        self.shapes.append(volumes.shape)
+        values = volumes.reshape(len(volumes), -1).astype(np.float64)
+        return np.stack([values.mean(axis=1), values.max(axis=1)], axis=1)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "SRA", "PIL"])
+def test_by_2_5d_every_slice_along_the_normal_is_seen_once(axes: str) -> None:
+    volumes = np.random.default_rng(0).random((3, 4, 5, 6)).astype(np.float32)
+    extractor = SliceMeans()
+    features = plane_features(volumes, extractor, axes, batch_size=2)
+    assert len(extractor.shapes) == 3 * 3  # one call per volume and plane
+    for plane in PLANES:
+        axis = 1 + normal_axis(plane, axes)
+        others = tuple(a for a in (1, 2, 3) if a != axis)
+        assert features[plane].shape == (3, volumes.shape[axis], 2)
+        mean = volumes.astype(np.float64).mean(axis=others)
+        np.testing.assert_allclose(features[plane][..., 0], mean, rtol=1e-6)
+        np.testing.assert_array_equal(features[plane][..., 1], volumes.max(axis=others))
+
+
+def test_slices_of_all_volumes_are_pooled() -> None:
+    rng = np.random.default_rng(2)
+    real: Features = {plane: rng.normal(size=(4, 6, 3)) for plane in PLANES}
+    synthetic: Features = {plane: rng.normal(1, size=(5, 6, 3)) for plane in PLANES}
+    distances = fid_per_plane(real, synthetic)
+    for plane in PLANES:
+        rows = [np.concatenate(list(features[plane])) for features in (real, synthetic)]
+        assert [len(r) for r in rows] == [24, 30]
+        assert distances[plane] == frechet_distance(*rows)
+    shuffled: Features = {plane: synthetic[plane][:, ::-1] for plane in PLANES}
+    assert fid_per_plane(real, shuffled) == pytest.approx(distances, rel=1e-9)
+
+
+@pytest.mark.parametrize("give", [np.zeros((2, 3)), np.zeros((4, 2)), np.full((4, 4), np.nan)])
+def test_an_extractor_that_gives_something_else_is_named(give: NDArray[np.float64]) -> None:
+    class Wrong(Profile):
+        name = "wrong"
+
+        def __call__(self, volumes: NDArray[Any]) -> NDArray[np.float64]:
+            return give
+
+    with pytest.raises(ValueError, match=r"extractor wrong gave .*expected finite .*\(4, 4\)"):
+        plane_features(np.zeros((4, 4, 4, 4)), Wrong())
+
+
+def test_an_unknown_protocol_is_refused() -> None:
+    class Volume(Profile):
+        protocol = "volume"
+
+    with pytest.raises(ValueError, match=r"protocol 'volume'; expected one of reorient, 2\.5d"):
+        plane_features(np.zeros((2, 4, 4, 4)), Volume())
 
 
 @pytest.mark.parametrize(

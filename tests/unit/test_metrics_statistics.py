@@ -1,13 +1,26 @@
-"""Gains and intervals against closed forms, another bootstrap, and the paper's own tables."""
+"""Gains, tests, intervals and ranks against closed forms, counting, simulation and the paper."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from metrics.statistics import bootstrap_interval, paired_gain, relative_gain
+from metrics.statistics import (
+    bootstrap_interval,
+    crossed_interval,
+    holm,
+    paired_gain,
+    rank_bootstrap,
+    rank_replicates,
+    relative_gain,
+    wilcoxon,
+)
 
 # 3D-LLDM (arXiv 2603.23845), Table 2: mean Dice R and R+S of five segmenters.
 TABLE_2 = {
@@ -104,7 +117,14 @@ def test_degenerate_samples_give_no_warning() -> None:
         assert np.isnan(bootstrap_interval([0.7])).all()
         assert np.isnan(bootstrap_interval([0.7, np.nan])).all()
         assert bootstrap_interval([0.5, 0.5, 0.5], n_resamples=99) == (0.5, 0.5)
-        assert np.isnan(paired_gain([np.nan], [np.nan]).mean)
+        nothing = paired_gain([np.nan], [np.nan])
+        assert np.isnan([nothing.mean, *nothing.interval, nothing.p_value]).all()
+        assert nothing.n == 0
+        one = paired_gain([0.5], [0.6])
+        assert (one.mean, one.n, one.p_value) == (pytest.approx(0.1), 1, 1.0)
+        assert np.isnan(one.interval).all()
+        same = paired_gain([0.5, 0.6], [0.5, 0.6])
+        assert (same.mean, same.interval, same.p_value) == (0.0, (0.0, 0.0), 1.0)
 
 
 def test_paired_gain_is_the_mean_difference_with_its_own_interval() -> None:
@@ -124,9 +144,217 @@ def test_paired_gain_leaves_out_cases_absent_from_both_and_refuses_the_rest() ->
     gain = paired_gain(r, rs, n_resamples=99)
     assert gain.n == 2
     assert gain.mean == pytest.approx(0.15)
-    with pytest.raises(ValueError, match="Case 1 has a score in one arm only"):
+    with pytest.raises(ValueError, match="Case 1 has a score in one arm or seed only"):
         paired_gain(r, [0.6, 0.1, 0.9])
+    with pytest.raises(ValueError, match="Case 1 has a score in one arm or seed only"):
+        paired_gain([r, [0.5, 0.1, 0.7]], [rs, [0.6, 0.2, 0.9]])
     with pytest.raises(ValueError, match="same cases"):
         paired_gain([0.5], [0.5, 0.6])
     with pytest.raises(ValueError, match="one value per case"):
         bootstrap_interval(np.zeros((2, 2)))
+
+
+def test_the_interval_of_a_gain_is_that_of_t() -> None:
+    """Of normal gains the exact interval is Student's, which the stretched bootstrap nears."""
+    rng = np.random.default_rng(4)
+    ratios = []
+    for n in (5, 8, 30):
+        for _ in range(30):
+            gains = rng.normal(0.0, 1.0, n)
+            low, high = crossed_interval(gains, n_resamples=2000)
+            quantile = {5: 2.776445, 8: 2.364624, 30: 2.045230}[n]  # of t, tables
+            ratios.append((high - low) / (2 * quantile * gains.std(ddof=1) / np.sqrt(n)))
+    assert np.mean(ratios) == pytest.approx(1.0, abs=0.03)
+    assert np.std(ratios) < 0.08
+
+
+def test_seeds_that_agree_change_nothing_and_one_seed_is_no_seed() -> None:
+    r, rs = np.random.default_rng(5).uniform(0.2, 0.9, (2, 25))
+    alone = paired_gain(r, rs, n_resamples=4000)
+    assert alone == paired_gain(r[None], rs[None], n_resamples=4000)
+    thrice = paired_gain([r] * 3, [rs] * 3, n_resamples=4000)
+    assert thrice.mean == pytest.approx(alone.mean)
+    assert (thrice.n, thrice.p_value) == (25, alone.p_value)
+    length = alone.interval.high - alone.interval.low
+    assert thrice.interval.high - thrice.interval.low == pytest.approx(length, rel=0.06)
+
+
+def nulls(
+    n_seeds: int, n: int, training: float, repeats: int = 400
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """R against R: does the interval hold 0, does Wilcoxon's p fall below .05?
+
+    Arms differ by luck of training (the same for every patient of a seed) and by patient.
+    """
+    rng = np.random.default_rng([n_seeds, n])
+    covered, rejected = [], []
+    for _ in range(repeats):
+        patients = rng.uniform(0.3, 0.9, n)
+        arms = [
+            patients + rng.normal(0, training, (n_seeds, 1)) + rng.normal(0, 0.05, (n_seeds, n))
+            for _ in range(2)
+        ]
+        gain = paired_gain(*arms, n_resamples=300)
+        covered.append(gain.interval.low <= 0 <= gain.interval.high)
+        rejected.append(gain.p_value < 0.05)
+    return np.array(covered), np.array(rejected)
+
+
+@pytest.mark.parametrize("n", [8, 25])
+def test_r_against_r_of_the_same_luck_is_rarely_significant(n: int) -> None:
+    covered, rejected = nulls(1, n, training=0.0)
+    # 400 draws of 5 % have a standard deviation of 1.1 %.
+    assert 0.91 <= covered.mean() <= 0.98
+    assert 0.02 <= rejected.mean() <= 0.08
+
+
+@pytest.mark.parametrize(("n_seeds", "training"), [(2, 0.05), (3, 0.05), (5, 0.05), (3, 0.01)])
+def test_the_interval_over_seeds_covers_where_patients_alone_do_not(
+    n_seeds: int, training: float
+) -> None:
+    """Training luck moves all patients together: Wilcoxon over patients takes it for a gain."""
+    covered, rejected = nulls(n_seeds, 25, training)
+    # Nominally 0.95; 400 draws have a standard deviation of 1.1 %.
+    assert covered.mean() >= 0.92
+    assert rejected.mean() > (0.3 if training > 0.01 else 0.05)
+    # Which is why a gain is called significant only where both agree.
+    assert (rejected & ~covered).mean() <= 0.08
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+def test_wilcoxon_is_the_count_over_all_signs(n: int) -> None:
+    gains = np.random.default_rng(n).normal(0.3, 1.0, n)
+    assert wilcoxon(gains) == pytest.approx(counted_p(gains), abs=1e-12)
+    assert wilcoxon(np.abs(gains)) == pytest.approx(2.0 ** (1 - n))
+
+
+def test_wilcoxon_ties_zeros_and_rounding() -> None:
+    gains = np.array([0.4 - 0.3, 0.6 - 0.5, -0.1, 0.3, 0.2, 0.4])  # the first three tie
+    assert gains[0] != gains[1]
+    assert wilcoxon(gains) == pytest.approx(counted_p(np.round(gains, 9)), abs=1e-12)
+    assert wilcoxon([*gains, 0.0, 0.3 - (0.1 + 0.2), np.nan]) == wilcoxon(gains)
+    assert wilcoxon([0.0, 0.0]) == 1.0
+    assert np.isnan(wilcoxon([np.nan]))
+    assert wilcoxon(np.linspace(0.1, 1, 60)) < 1e-9
+    with pytest.raises(ValueError, match="one per patient"):
+        wilcoxon(np.zeros((2, 2)))
+
+
+def counted_p(gains: NDArray[np.float64]) -> float:
+    """Two-sided p by all equally likely signs of the ranks, average ranks for ties."""
+    size = np.abs(gains)
+    ranks = np.array([np.mean(np.flatnonzero(np.sort(size) == x)) + 1 for x in size])
+    half = ranks.sum() / 2
+    signs = np.array(list(itertools.product((0, 1), repeat=len(gains))))
+    far = np.abs(signs @ ranks - half) >= abs(ranks[gains > 0].sum() - half) - 1e-9
+    return float(far.mean())
+
+
+def test_holm_by_hand() -> None:
+    # 4 · 0.005, 3 · 0.01, 2 · 0.03, and 0.04 raised to the one before.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]).shape == (0,)
+    # nan is no test: three count, not four.
+    shown = holm([[0.01, np.nan], [0.02, 0.04]])
+    assert shown.ravel() == pytest.approx([0.03, np.nan, 0.04, 0.04], nan_ok=True)
+    with pytest.raises(ValueError, match=r"p-value is 1\.2"):
+        holm([0.1, 1.2])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.001, 0.999))
+def test_holm_rejects_what_closed_testing_with_bonferroni_rejects(
+    p: list[float], level: float
+) -> None:
+    """A hypothesis falls if every set holding it does: Holm's procedure by its other definition."""
+    adjusted = holm(p)
+    sets = [s for k in range(1, len(p) + 1) for s in itertools.combinations(range(len(p)), k)]
+    for i in range(len(p)):
+        closed = max(min(1.0, len(s) * min(p[j] for j in s)) for s in sets if i in s)
+        assert adjusted[i] == pytest.approx(closed, abs=1e-12)
+        assert (adjusted[i] <= level) == (closed <= level) or abs(closed - level) < 1e-12
+
+
+def test_holm_keeps_the_family_at_its_level() -> None:
+    p = np.random.default_rng(6).uniform(size=(2000, 10))
+    assert np.mean([holm(row).min() < 0.05 for row in p]) == pytest.approx(0.05, abs=0.015)
+
+
+def test_ranks_are_sure_where_pairing_makes_them_so() -> None:
+    patients = np.random.default_rng(7).normal(0, 1.0, 30)
+    scores = np.stack([patients + 0.1, patients + 0.2, patients])
+    ranks = rank_bootstrap(scores, n_resamples=500)
+    # Patients spread far more than the candidates differ, and alike for all three.
+    assert list(ranks.rank) == list(ranks.low) == list(ranks.high) == [2, 1, 3]
+    assert list(ranks.first) == [0, 1, 0]
+
+
+def test_ranks_of_equals_are_open_and_ties_are_shared() -> None:
+    scores = np.random.default_rng(8).normal(size=(2, 4000))
+    scores -= scores.mean(axis=1, keepdims=True)
+    open_ = rank_bootstrap(scores, n_resamples=2000)
+    assert list(open_.rank) == [1.5, 1.5]
+    assert open_.first == pytest.approx([0.5, 0.5], abs=0.04)
+    assert (list(open_.low), list(open_.high)) == ([1, 1], [2, 2])
+    tied = rank_bootstrap(np.ones((3, 2)), n_resamples=50)
+    assert list(tied.rank) == [2, 2, 2]
+    assert tied.first == pytest.approx([1 / 3] * 3)
+
+
+def test_the_chance_to_be_first_is_that_of_the_normal_difference() -> None:
+    """P(mean difference > 0) of a bootstrap is Φ(mean / standard error)."""
+    rng = np.random.default_rng(9)
+    gap = rng.normal(0.0, 1.0, 400)
+    gap += 0.05 - gap.mean()  # one standard error
+    ranks = rank_bootstrap(np.stack([gap, np.zeros(400)]), n_resamples=4000)
+    assert ranks.first[0] == pytest.approx(0.8413, abs=0.02)
+
+
+def test_seeds_make_ranks_less_sure() -> None:
+    rng = np.random.default_rng(10)
+    patients = rng.normal(0, 0.01, (2, 1, 40))
+    seeds = np.array([[-0.5, 0.6, 0.2], [0.0, 0.0, 0.0]])[:, :, None]
+    scores = patients + seeds
+    sure = rank_bootstrap(scores.mean(axis=1), n_resamples=500)
+    unsure = rank_bootstrap(scores, n_resamples=500)
+    assert sure.first[0] == 1
+    assert 0.6 < unsure.first[0] < 0.95
+    assert list(unsure.rank) == list(sure.rank) == [1, 2]
+
+
+def test_ranks_of_replicates_are_centred_and_lower_is_better() -> None:
+    rng = np.random.default_rng(11)
+    noise = rng.normal(0, 1.0, 2000)
+    # Biased by 30, which the first candidate's replicates are not.
+    replicates = np.stack([10 + noise, 12 + 30 + noise, 11 + rng.normal(0, 1.0, 2000)])
+    ranks = rank_replicates([10.0, 9.0, 11.0], replicates)
+    assert list(ranks.rank) == [2, 1, 3]
+    assert ranks.first.sum() == pytest.approx(1.0)
+    assert ranks.first[0] == 0  # 1 behind the second in every resample
+    # Ahead of the third where a normal difference of mean 2, variance 2 is positive.
+    assert ranks.first[1] == pytest.approx(0.921, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        (np.zeros(3), "expected"),
+        (np.zeros((2, 1)), "at least two patients"),
+        (np.array([[0.1, np.nan], [0.1, 0.2]]), "1 values that are not finite"),
+    ],
+)
+def test_ranks_refuse_bad_scores(scores: NDArray[np.float64], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        rank_bootstrap(scores)
+
+
+def test_replicates_and_crossed_values_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"\(2,\) and their replicates \(3, 4\)"):
+        rank_replicates([1.0, 2.0], np.zeros((3, 4)))
+    with pytest.raises(ValueError, match="not finite"):
+        rank_replicates([1.0, np.nan], np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="1 that are not finite"):
+        crossed_interval([0.1, np.nan])
+    with pytest.raises(ValueError, match=r"\(1, 2, 2\)"):
+        crossed_interval(np.zeros((1, 2, 2)))

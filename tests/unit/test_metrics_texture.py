@@ -12,11 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
+from bench.datasets.phantom import phantom_case
 from metrics.extractors.texture import TextureExtractor
 from metrics.fid import fid_per_plane, plane_features
 from metrics.planes import PLANES
 
-HIPPOCAMPUS = Path(__file__).parents[3] / "shared" / "data" / "msd-hippocampus" / "imagesTr"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 Volumes = NDArray[np.float32]
 Features = dict[str, NDArray[np.float64]]
@@ -38,17 +39,28 @@ def smooth_volumes(n: int, seed: int, shape: tuple[int, int, int] = (32, 32, 32)
     return np.clip(0.5 + fields, 0, 1).astype(np.float32)
 
 
-def hippocampi(n: int) -> Volumes:
-    if not HIPPOCAMPUS.is_dir():
-        pytest.skip("the hippocampus volumes are not in ../shared/data")
-    paths = sorted(HIPPOCAMPUS.glob("*.nii.gz"))
+def scans(folder: str, n: int, shape: tuple[int, int, int], part: float = 1) -> Volumes:
+    """n scans of a set in ../shared/data, or the middle part of their slices, on one grid."""
+    paths = sorted((DATA / folder / "imagesTr").glob("*.nii.gz"))
+    if not paths:
+        pytest.skip(f"the volumes of {folder} are not in ../shared/data")
     volumes = []
     for index in np.random.default_rng(0).permutation(len(paths))[:n]:
         volume = np.asarray(nibabel.load(paths[index]).dataobj, dtype=np.float32)
+        x, y = (round(side * (1 - part) / 2) for side in volume.shape[:2])
+        volume = volume[x : volume.shape[0] - x, y : volume.shape[1] - y]
         low, high = np.percentile(volume, (0.5, 99.5))
-        factors = [side / old for side, old in zip((32, 40, 32), volume.shape, strict=True)]
+        factors = [side / old for side, old in zip(shape, volume.shape, strict=True)]
         volumes.append(zoom((volume - low) / (high - low), factors, order=1))
     return np.asarray(np.clip(np.stack(volumes), 0, 1), dtype=np.float32)
+
+
+SOURCES: dict[str, Callable[[], Volumes]] = {
+    "smooth": lambda: smooth_volumes(28, seed=0),
+    "hippocampus": lambda: scans("msd-hippocampus", 36, (32, 40, 32)),
+    "chaos": lambda: scans("chaos-t2-liver", 20, (64, 64, 32)),
+    "phantom": lambda: np.stack([phantom_case(i, 0, (32, 32, 32)).image for i in range(28)]),
+}
 
 
 def degradations(real: Volumes) -> dict[str, Volumes]:
@@ -72,10 +84,9 @@ def degradations(real: Volumes) -> dict[str, Volumes]:
     }
 
 
-@pytest.mark.parametrize("source", ["smooth", "hippocampus"])
+@pytest.mark.parametrize("source", list(SOURCES))
 def test_order(source: str) -> None:
-    volumes = smooth_volumes(28, seed=0) if source == "smooth" else hippocampi(36)
-    test, train = np.array_split(volumes, 2)
+    test, train = np.array_split(SOURCES[source](), 2)
     real = features(test)
     scores = {
         name: fid_per_plane(real, features(fake)) for name, fake in degradations(train).items()
@@ -90,6 +101,21 @@ def test_order(source: str) -> None:
         # Wide margins where the degradation is plain to see.
         assert order["blur 1"] > 3 * order["train"]
         assert order["noise .1"] > 3 * order["train"]
+
+
+def test_scans_of_unequal_sharpness_hide_no_slight_blur_or_noise() -> None:
+    """However the twenty scans are halved, and with ten in each half."""
+    volumes = scans("chaos-t2-liver", 20, (64, 64, 32), part=0.5)
+    degraded = degradations(volumes)
+    rows = {name: features(degraded[name]) for name in ("train", "blur .5", "noise .02")}
+    for seed in range(20):
+        test, train = np.array_split(np.random.default_rng(seed).permutation(len(volumes)), 2)
+        real = {plane: values[test] for plane, values in rows["train"].items()}
+        order = {
+            name: fid_per_plane(real, {p: v[train] for p, v in fake.items()})["average"]
+            for name, fake in rows.items()
+        }
+        assert min(order, key=order.__getitem__) == "train"
 
 
 @pytest.mark.parametrize("axis", [1, 2, 3])
@@ -125,7 +151,9 @@ def test_a_volume_depends_on_no_other_and_on_no_run() -> None:
     assert together.shape == (5, extractor.dim)
     np.testing.assert_array_equal(together, np.concatenate([extractor(v[None]) for v in volumes]))
     np.testing.assert_array_equal(together, TextureExtractor()(volumes))
+    np.testing.assert_array_equal(together[::-1], extractor(volumes[::-1]))
     assert (extractor.name, extractor.sha256) == ("texture", "")
+    assert (extractor.protocol, extractor.needs_weights) == ("reorient", False)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +193,9 @@ def test_the_number_of_features_is_the_same_on_every_grid(shape: tuple[int, int,
         assert np.isfinite(rows).all()
 
 
-def test_refuses_shapes() -> None:
+def test_refuses_weights_and_shapes() -> None:
+    with pytest.raises(ValueError, match="neither weights nor preprocessing"):
+        TextureExtractor(preprocess="symmetric")
     for shape in ((32, 32, 32), (1, 3, 32, 32), (1, 32, 32, 2)):
         with pytest.raises(ValueError, match="sides of at least 4"):
             TextureExtractor()(np.zeros(shape))

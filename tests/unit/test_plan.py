@@ -90,10 +90,11 @@ def test_five_generators_five_segmenters_four_tasks_share_the_twenty_cells_of_ar
     arms = Counter(cell.tags.arm for cell in cells if cell.kind == "segment")
     assert arms == {"R": 20, "R+S": 100}
     kinds = Counter(cell.kind for cell in cells)
-    # Three image-only generators are labelled by one labeller; the floor is a sixth score.
-    assert kinds == Counter(
-        prepare=1, fit=6, sample=5, labeller=1, label=3, features=7, score=6, segment=120
-    )
+    # Three image-only generators are labelled by one labeller, which also gives the task features;
+    # what is scored for generators is scored for real training volumes too: the floor.
+    made = {"prepare": 1, "fit": 6, "sample": 5, "labeller": 1, "label": 3, "segment": 120}
+    scored = {"features": 14, "score": 6, "task-score": 6, "memorise": 5, "fidelity": 3}
+    assert kinds == Counter({**made, **scored, "diversity": 6, "structures": 6})
 
 
 def test_generators_with_an_equal_stage_train_it_once() -> None:
@@ -164,8 +165,9 @@ def test_where_the_weights_lie_is_no_part_of_a_key_but_their_content_is() -> Non
     there = plan(extractor=ExtractorFacts("medicalnet", sha256="aa", path="/there.pth"))
     other = plan(extractor=ExtractorFacts("medicalnet", sha256="bb", path="/here.pth"))
     assert keys(here) == keys(there)
-    assert not keys(here, "features", "score") & keys(other, "features", "score")
-    assert keys(here, "fit", "sample", "segment") == keys(other, "fit", "sample", "segment")
+    assert not keys(here, "score", "memorise") & keys(other, "score", "memorise")
+    untouched = ("fit", "sample", "segment", "task-score", "diversity", "structures", "fidelity")
+    assert keys(here, *untouched) == keys(other, *untouched)
 
 
 @pytest.mark.parametrize(
@@ -177,18 +179,23 @@ def test_where_the_weights_lie_is_no_part_of_a_key_but_their_content_is() -> Non
         ({"seeds": (1,)}, ("fit", "sample", "segment", "label", "labeller")),
         ({"segmentation": {"training": {"steps": 11}}}, ("segment",)),
         ({"segmentation": {"equal": "epochs"}}, ("segment",)),
-        ({"labeller": {"training": {"steps": 11}}}, ("labeller", "label")),
-        ({"scoring": {"synthetic": 5}}, ("score",)),
+        ({"segmentation": {"tolerance_mm": 1}}, ("segment",)),
+        (
+            {"labeller": {"training": {"steps": 11}}},
+            ("labeller", "label", "task-score", "fidelity"),
+        ),
+        ({"scoring": {"synthetic": 5}}, ("score", "task-score")),
+        ({"scoring": {"resamples": 5}}, ("score", "task-score")),
+        ({"scoring": {"neighbours": 3}}, ("score", "task-score")),
+        ({"scoring": {"diversity_pairs": 3}}, ("diversity",)),
     ],
 )
 def test_whatever_changes_a_number_changes_its_keys(
     change: dict[str, Any], kinds: tuple[str, ...]
 ) -> None:
     before, after = keys(plan(), *kinds), keys(plan(**change), *kinds)
-    common = before & after
-    floor = plan()[3].key if "score" in kinds else None
     assert before
-    assert common <= {floor}
+    assert not before & after
 
 
 def test_a_configuration_of_one_generator_leaves_the_others_alone() -> None:
@@ -313,4 +320,6 @@ def test_preprocessing_and_version_of_an_extractor_are_in_its_features_keys() ->
         ExtractorFacts("medicalnet", "2", "symmetric", "aa"),
         ExtractorFacts("medicalnet", "1", "volume-zscore", "aa"),
     ):
-        assert not keys(known, "features", "score") & keys(plan(extractor=other), "features")
+        assert not keys(known, "score", "memorise") & keys(
+            plan(extractor=other), "score", "memorise"
+        )

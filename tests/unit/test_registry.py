@@ -41,12 +41,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
 
-    def install(name: str, entries: dict[str, str], files: dict[str, str]) -> Path:
+    def install(
+        name: str, entries: dict[str, str], files: dict[str, str], group: str = "toy.group"
+    ) -> Path:
         info = tmp_path / f"{name}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         lines = [f"{key} = {value}" for key, value in entries.items()]
-        (info / "entry_points.txt").write_text("\n".join(["[toy.group]", *lines, ""]))
+        (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
         for path, text in files.items():
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_text(text)
@@ -60,7 +62,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 @pytest.fixture
 def registry() -> Registry[Any]:
-    return Registry("toy", "toy.group")
+    return Registry("toy", "toy.group", controls="toy.controls")
 
 
 def plugin_file(folder: Path, name: str, stem: str = "mine", text: str = "My model.") -> Path:
@@ -111,6 +113,89 @@ def test_two_files_of_one_stem_that_claim_one_name_are_refused_with_both(tmp_pat
         load_plugin(second)
     assert str(first) in str(caught.value)
     assert str(second) in str(caught.value)
+
+
+CONTROL = GENERATOR.replace('("{name}")', '("{name}", control=True)')
+
+
+def test_a_control_is_found_by_name_and_is_no_part_of_all(tmp_path: Path) -> None:
+    before = GENERATORS.names(), GENERATORS.control_names()
+    path = tmp_path / "theirs.py"
+    path.write_text(CONTROL.format(name="my-control", text="My control."))
+    load_plugin(path)
+    assert (GENERATORS.names(), GENERATORS.control_names()) == (
+        before[0],
+        [*before[1], "my-control"],
+    )
+    assert GENERATORS.get("my-control").control
+    assert GENERATORS.description("my-control") == "My control."
+    assert GENERATORS.is_control("oracle")
+    assert not GENERATORS.is_control("ha-gan")
+    assert not GENERATORS.get("ha-gan").control
+    with pytest.raises(InputError, match=r"no generator 'my-contrl': did you mean my-control"):
+        GENERATORS.get("my-contrl")
+    with pytest.raises(InputError, match=r"no generator 'orcale': did you mean oracle"):
+        GENERATORS.get("orcale")
+
+
+def test_what_builds_on_a_control_is_none_unless_it_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from bench import register_generator\n"
+        "from generators.controls.oracle import Oracle\n"
+        "@register_generator('competitor')\n"
+        "class Competitor(Oracle):\n    pass\n"
+    )
+    load_plugin(path)
+    assert "competitor" in GENERATORS.names()
+    assert "oracle" in GENERATORS.control_names()
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [(CONTROL, "ha-gan"), (GENERATOR, "oracle"), (CONTROL, "oracle")]
+)
+def test_a_control_and_a_generator_share_no_name(tmp_path: Path, text: str, name: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text.format(name=name, text="Mine."))
+    with pytest.raises(InputError, match=rf"'{name}' is defined twice, by voxelbench .* {path}"):
+        load_plugin(path)
+
+
+@pytest.mark.parametrize("name", ["all", "none", "controls"])
+def test_words_that_mean_several_are_no_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=rf"'{name}' of .*mine.py .* rename it"):
+        load_plugin(plugin_file(tmp_path, name))
+
+
+def test_entry_points_tell_controls_without_an_import(
+    package: Callable[..., Path], registry: Registry[Any]
+) -> None:
+    package("models", {"model": "toy_models:X"}, {})
+    package("tests", {"easy": "toy_tests:X", "hard": "toy_tests:Y"}, {}, "toy.controls")
+    assert registry.names() == ["model"]
+    assert registry.control_names() == ["easy", "hard"]
+    assert registry.origin("hard").source == "tests 1.0"
+
+
+def test_an_entry_point_of_a_control_shadows_no_generator(
+    package: Callable[..., Path], registry: Registry[Any]
+) -> None:
+    package("models", {"same": "toy_models:X"}, {})
+    package("tests", {"same": "toy_models:X"}, {}, "toy.controls")
+    with pytest.raises(InputError, match=r"'same' is defined twice, by models 1.0 .* tests 1.0"):
+        registry.names()
+
+
+@pytest.mark.parametrize(
+    ("group", "flag"), [("toy.group", True), ("toy.controls", False)], ids=["model", "control"]
+)
+def test_an_entry_point_in_the_wrong_group_is_refused(
+    package: Callable[..., Path], registry: Registry[Any], group: str, flag: bool
+) -> None:
+    source = f"class X:\n    Config = int\n    control = {flag}\n"
+    package("odd", {"x": "toy_wrong:X"}, {"toy_wrong.py": source}, group)
+    with pytest.raises(InputError, match=rf"'x' of odd 1.0 .* {group}, .* control={flag}"):
+        registry.get("x")
 
 
 def test_a_file_is_a_module_like_any_other(tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""Features of volume sets, each volume's kept by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.cells.context import Context
+from bench.cells.feature_cache import FeatureCache, Features
+from bench.cells.segment import first_cases
+from bench.extractor import build_extractor
+from bench.plan import ExtractorFacts
+from bench.records import Record
+from bench.volumes import AXES, VolumeSet
+from metrics.extractors import Extractor
+from metrics.fid import plane_features
+
+CHUNK = 8
+"""Volumes in memory at once."""
+
+TASK = "task"
+VOLUME = "volume"
+
+Extract = Callable[[NDArray[Any]], dict[str, NDArray[np.float64]]]
+"""From volumes (B, D, H, W) to arrays whose first axis is the volumes', by plane."""
+
+
+def run(context: Context) -> list[Record]:
+    """Leaves ``features.npz``, float64: per plane (n, d), or (n, slices, d) by the protocol 2.5d.
+
+    n counts volumes. Task features belong to no plane: their only array, (n, d), is "volume".
+    Features that an earlier cell of this store extracted from the same voxels are read, not made.
+    """
+    spec = context.spec
+    volumes = _volumes(context, spec["part"], int(spec["count"]))
+    sha256 = labeller_sha256(context) if spec["extractor"] == TASK else spec["sha256"]
+    determinants = {key: spec[key] for key in ("extractor", "version", "preprocess", "protocol")}
+    cache = FeatureCache(context.store.out / "features", {**determinants, "sha256": sha256})
+    rows = _collected(context, volumes, cache, lambda: _extract(context, volumes))
+    planes = {plane: np.stack([row[plane] for row in rows]) for plane in rows[0]}
+    np.savez(context.artefacts / "features.npz", **cast(dict[str, Any], planes))
+    return []
+
+
+def _collected(
+    context: Context, volumes: VolumeSet, cache: FeatureCache, load: Callable[[], Extract]
+) -> list[Features]:
+    """Features of every volume, in order; the extractor is loaded if any is not in the cache."""
+    keys = [cache.key(stored_image(volumes, i)) for i in range(len(volumes))]
+    found = {key: row for key in dict.fromkeys(keys) if (row := cache.read(key)) is not None}
+    # Equal volumes have one key, and are extracted once.
+    first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in found}
+    missing = sorted(first.values())
+    if missing:
+        extract = load()
+        for start in range(0, len(missing), CHUNK):
+            chosen = missing[start : start + CHUNK]
+            planes = extract(volumes.images(chosen))
+            for position, i in enumerate(chosen):
+                row = {plane: values[position] for plane, values in planes.items()}
+                cache.write(keys[i], row)
+                found[keys[i]] = row
+            context.tick(len(volumes) - len(missing) + start + len(chosen), len(volumes))
+    return [found[key] for key in keys]
+
+
+def stored_image(volumes: VolumeSet, index: int) -> NDArray[Any]:
+    """The voxels (D, H, W) of an image as they are stored, without its label."""
+    path, row = volumes.rows[index]
+    images: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    image: NDArray[Any] = images[row]
+    return image
+
+
+def make_extractor(context: Context) -> Extractor:
+    """The extractor that was decided on before the run."""
+    spec, extra = context.spec, context.cell.extra
+    facts = ExtractorFacts(
+        name=spec["extractor"],
+        version=spec["version"],
+        preprocess=spec["preprocess"],
+        sha256=spec["sha256"],
+        path=extra["weights"],
+        protocol=spec["protocol"],
+        plugin=extra.get("plugin", ""),
+    )
+    extractor: Extractor = build_extractor(facts, context.device.torch_device())
+    return extractor
+
+
+def labeller_sha256(context: Context) -> str:
+    """sha256 of the weights of the segmenter in the role "labeller"."""
+    result = context.store.result(context.cell.needs["labeller"]) or {}
+    return str(result["artefacts"]["state.pt"]["sha256"])
+
+
+def _extract(context: Context, volumes: VolumeSet) -> Extract:
+    if context.spec["extractor"] == TASK:
+        from bench.cells.labeller import load_labeller
+        from metrics.extractors.task import TaskFeatures
+
+        network, _ = load_labeller(context, volumes)
+        task = TaskFeatures(network, labeller_sha256(context), context.device.torch_device())
+        return lambda images: {VOLUME: task(images)}
+    extractor = make_extractor(context)
+    return lambda images: plane_features(images, extractor, AXES)
+
+
+def _volumes(context: Context, part: str, count: int) -> VolumeSet:
+    if part == "synthetic":
+        return VolumeSet.open(context.needed("synthetic") / "synthetic").subset(range(count))
+    volumes = context.volumes(part)
+    return first_cases(volumes, count) if part == "train" else volumes.subset(range(count))
