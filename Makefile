@@ -9,8 +9,10 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constra
 run: $(VENV)/installed
 	$(BIN)/bench run --generators all --segmenters all
 
+# Every test computes with one thread, so two at a time keep two cores busy; times are measured alone.
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --ignore tests/benchmarks
+	$(BIN)/python -m pytest tests/benchmarks
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

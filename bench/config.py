@@ -80,7 +80,10 @@ class ScoringConfig(Frozen):
         0, ge=0, description="synthetic volumes for the FID; 0 is as many as test volumes"
     )
     resamples: int = Field(
-        200, ge=0, description="resamples of the volumes for intervals and ranks; 0 gives none"
+        200,
+        ge=0,
+        description="resamples of the volumes for intervals and ranks; 0 gives none. By slices "
+        "(2.5d) one takes as long as the FID itself",
     )
     neighbours: int = Field(
         5, ge=1, description="k of the nearest neighbours in precision, recall, density, coverage"
@@ -91,6 +94,13 @@ class ScoringConfig(Frozen):
     task_features: bool = Field(
         True, description="score on features of the R-trained labeller too: they see anatomy"
     )
+
+    @field_validator("resamples")
+    @classmethod
+    def _several(cls, count: int) -> int:
+        if count == 1:
+            raise ValueError("one resample has no spread, give 0 or at least 2")
+        return count
 
     @field_validator("extractor")
     @classmethod

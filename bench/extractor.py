@@ -10,6 +10,7 @@ from bench.config import ScoringConfig
 from bench.errors import InputError
 from bench.plan import ExtractorFacts
 from bench.registry import EXTRACTORS
+from metrics.extractors import PROTOCOLS
 
 C = TypeVar("C", bound=type)
 
@@ -47,7 +48,7 @@ def decide_extractor(scoring: ScoringConfig) -> ExtractorFacts:
         preprocess = _preprocessing(name, extractor, scoring.preprocess)
         _check_protocol(name, extractor, scoring.protocol)
         path = path or _weights(name, extractor, scoring.weights)
-        sha256: str = extractor(weights=path, device="cpu", preprocess=preprocess).sha256
+        sha256 = _built(name, extractor, path, preprocess).sha256
     except InputError:
         raise
     except ValueError as error:
@@ -78,9 +79,7 @@ def build_extractor(facts: ExtractorFacts, device: str) -> Any:
 
 
 def check_contract(name: str, extractor: Any) -> None:
-    """InputError if the class lacks what `metrics.extractors` asks of it."""
-    from metrics.extractors import PROTOCOLS
-
+    """InputError if the class lacks what `metrics.extractors` asks of it, or has it otherwise."""
     wanted = ("name", "version", "protocol", "needs_weights", "preprocessings", "dim")
     missing = [key for key in wanted if not hasattr(extractor, key)]
     if missing:
@@ -88,11 +87,56 @@ def check_contract(name: str, extractor: Any) -> None:
             f"The extractor {name!r} has no {' and no '.join(missing)}; set these attributes of "
             "its class, see metrics.extractors."
         )
+    for key, kind in (("name", str), ("version", str), ("needs_weights", bool)):
+        value = getattr(extractor, key)
+        if not isinstance(value, kind):
+            raise InputError(
+                f"The extractor {name!r} has the {key} {value!r} of the type "
+                f"{type(value).__name__}; make it a {kind.__name__}, see metrics.extractors."
+            )
+    # A text is a sequence as well, of letters.
+    known = extractor.preprocessings
+    if not isinstance(known, tuple | list) or not all(isinstance(p, str) for p in known):
+        raise InputError(
+            f"The extractor {name!r} has the preprocessings {known!r}; make them a tuple of names."
+        )
+    if extractor.name in EXTRACTORS.reserved:
+        raise InputError(
+            f"The extractor {name!r} gives its name as {extractor.name!r}, which "
+            f"{EXTRACTORS.reserved[extractor.name]}; rename it."
+        )
     if extractor.protocol not in PROTOCOLS:
         raise InputError(
             f"The extractor {name!r} has the protocol {extractor.protocol!r}; use one of "
             f"{', '.join(PROTOCOLS)}."
         )
+
+
+def _built(name: str, extractor: Any, path: Path | None, preprocess: str) -> Any:
+    """The extractor on the CPU; a ValueError is its own sentence, all else becomes InputError."""
+    try:
+        built = extractor(weights=path, device="cpu", preprocess=preprocess)
+    except ValueError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise InputError(
+            f"The extractor {name!r} cannot be built: {type(error).__name__}: {text}; its class "
+            "takes weights, device and preprocess, see metrics.extractors."
+        ) from error
+    sha256 = getattr(built, "sha256", None)
+    if not isinstance(sha256, str) or not callable(built):
+        raise InputError(
+            f"The extractor {name!r} "
+            + (
+                "cannot be called; give its class the method __call__(self, volumes)"
+                if isinstance(sha256, str)
+                else f"has the sha256 {sha256!r}; make it that of its file of weights, or the "
+                'empty text ""'
+            )
+            + ", see metrics.extractors."
+        )
+    return built
 
 
 def _preprocessing(name: str, extractor: Any, asked: str) -> str:

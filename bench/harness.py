@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.config import RunConfig
+from bench.config import RunConfig, validate
 from bench.datasets.config import PHANTOM
 from bench.datasets.source import open_source
 from bench.datasets.split import split_cases
@@ -71,8 +71,10 @@ def plan_run(config: RunConfig, plugins: Sequence[Path] = ()) -> Plan:
 
 def check_held(config: RunConfig, data: DataFacts) -> None:
     """InputError if a control draws real cases that this run does not hold out for it."""
-    # Two, because a label of another case is one of the things that a control gives.
-    if config.data.source == PHANTOM or data.n_held >= 2:
+    # Two, because a label of another case is one of the things that a control gives. The phantom
+    # has fresh cases without end, and is asked for them unless cases are held out of it as well.
+    fresh = config.data.source == PHANTOM and not config.data.holdout
+    if fresh or data.n_held >= 2:
         return
     for name in config.generators:
         if GENERATORS.get(name).needs_held:
@@ -81,6 +83,19 @@ def check_held(config: RunConfig, data: DataFacts) -> None:
                 f"least 2 of them, but data.holdout {config.data.holdout or 0:g} of {data.name} "
                 f"leaves {data.n_held}; give more cases or a larger data.holdout."
             )
+
+
+def repeats(plan: Plan) -> str:
+    """A sentence where controls score more volumes than there are held-out cases; else ""."""
+    n_score = plan.config.scoring.synthetic or plan.data.n_test
+    drawing = [name for name in plan.config.generators if GENERATORS.get(name).needs_held]
+    if not drawing or not 0 < plan.data.n_held < n_score:
+        return ""
+    return (
+        f"The {n_score} scored volumes of {', '.join(drawing)} are made of only "
+        f"{plan.data.n_held} held-out cases, so that some repeat; none does with "
+        f"scoring.synthetic={plan.data.n_held} or a larger data.holdout."
+    )
 
 
 def check_networks(config: RunConfig, data: DataFacts) -> None:
@@ -93,13 +108,33 @@ def check_networks(config: RunConfig, data: DataFacts) -> None:
             generator = plugin(plugin.Config.model_validate(values))
             generator.check(config.data.grid, data.label_names)
             check_stages(generator)
-    networks = dict(config.segmenters)
-    if config.generators:
-        networks.setdefault(config.labeller.segmenter, config.labeller.config)
-    for name, values in networks.items():
+    for name, values in config.segmenters.items():
         segmenter = SEGMENTERS.get(name)
         with blamed("segmenter", name), torch.device("meta"):  # no memory, no random draws
             segmenter.build(1, 2, config.data.grid, segmenter.Config.model_validate(values))
+    if config.generators:
+        check_labeller(config, data)
+
+
+def check_labeller(config: RunConfig, data: DataFacts) -> None:
+    """Ask the labelling segmenter the same: its configuration is its own, its classes all labels.
+
+    Task features are those of its 3D convolutions, so it must have some.
+    """
+    import torch
+
+    name = config.labeller.segmenter
+    segmenter = SEGMENTERS.get(name)
+    values = validate(segmenter.Config, config.labeller.config, "labeller.config")
+    channels = len({0, *data.label_names})
+    with blamed("labelling segmenter", name), torch.device("meta"):
+        network = segmenter.build(1, channels, config.data.grid, values)
+    convolutional = any(isinstance(module, torch.nn.Conv3d) for module in network.modules())
+    if config.scoring.task_features and not convolutional:
+        raise InputError(
+            f"The labelling segmenter {name!r} has no 3D convolutions, whose responses task "
+            "features are; choose another labeller.segmenter or set scoring.task_features=false."
+        )
 
 
 def check_stages(generator: Generator) -> None:
@@ -123,9 +158,10 @@ def blamed(kind: str, name: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
+        text = " ".join(str(error).split())  # pydantic's and torch's have several lines
         raise InputError(
             f"The {kind} {name!r} cannot be built with this configuration and grid: "
-            f"{type(error).__name__}: {error}; change its configuration."
+            f"{type(error).__name__}: {text}; change its configuration."
         ) from error
 
 
@@ -186,5 +222,6 @@ def describe(plan: Plan) -> dict[str, Any]:
             "tasks": [task.model_dump(mode="json") for task in plan.data.tasks],
         },
         "extractor": asdict(plan.extractor),
+        "controls": [name for name in plan.config.generators if GENERATORS.is_control(name)],
         "cells": [cell.to_json() for cell in plan.cells],
     }

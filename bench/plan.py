@@ -16,6 +16,7 @@ from bench.config import RunConfig
 from bench.datasets.tasks import Task
 from bench.errors import InputError, nearest
 from bench.registry import GENERATORS, SEGMENTERS
+from metrics.extractors import TASK_NAME, TASK_PROTOCOL, TASK_VERSION
 
 KEY_VERSION = 2
 """Part of every key: raise it when a cell's meaning changes, and old results are not reused."""
@@ -111,7 +112,7 @@ class ExtractorFacts:
     plugin: str = ""  # its name in the registry, where that is not `name`
 
 
-TASK = ExtractorFacts("task", protocol="volume")
+TASK = ExtractorFacts(TASK_NAME, TASK_VERSION, protocol=TASK_PROTOCOL)
 """Features of the run's own labelling segmenter, whose weights the cell's key stands for."""
 
 
@@ -228,8 +229,7 @@ class Planner:
         for extractor in self._extractors():
             features = self._features("synthetic", self._n_score, needs, tags, extractor)
             self._score(extractor, features, self._n_score, tags)
-            if extractor is self.extractor:
-                self._memorise(features, needs, tags)
+            self._memorise(extractor, features, needs, tags)
         if tags.label_source == "pseudo":
             needs["labels"] = self._add(
                 "label", {"seed": tags.seed}, needs | {"labeller": self._labeller(tags.seed)}, tags
@@ -262,6 +262,7 @@ class Planner:
             "part": part,
             "count": count,
             "extractor": extractor.name,
+            "plugin": extractor.plugin or extractor.name,  # two may print one name
             "version": extractor.version,
             "preprocess": extractor.preprocess,
             "sha256": extractor.sha256,
@@ -270,8 +271,7 @@ class Planner:
         if extractor is TASK:  # the first seed's, so that all seeds are measured alike
             needs = {**needs, "data": self.sets, "labeller": self._labeller(self.config.seeds[0])}
             spec["seed"] = self.config.seeds[0]
-        extra = {"weights": extractor.path, "plugin": extractor.plugin or extractor.name}
-        return self._add("features", spec, needs, tags, extra)
+        return self._add("features", spec, needs, tags, {"weights": extractor.path})
 
     def _score(self, extractor: ExtractorFacts, synthetic: str, rows: int, tags: Tags) -> None:
         scoring = self.config.scoring
@@ -279,17 +279,21 @@ class Planner:
         needs = {"real": self.real[extractor.name].test, "synthetic": synthetic}
         self._add("task-score" if extractor is TASK else "score", spec, needs, tags)
 
-    def _memorise(self, features: str, needs: Mapping[str, str], tags: Tags) -> None:
-        real = self.real[self.extractor.name]
+    def _memorise(
+        self, extractor: ExtractorFacts, features: str, needs: Mapping[str, str], tags: Tags
+    ) -> None:
+        real = self.real[extractor.name]
         sets = {"data": self.sets, "train": real.train, "test": real.test}
-        self._add("memorise", {}, {**sets, **needs, "features": features}, tags)
+        kind = "task-memorise" if extractor is TASK else "memorise"
+        self._add(kind, {}, {**sets, **needs, "features": features}, tags)
 
     def _inspect(self, part: str, needs: Mapping[str, str], tags: Tags, seed: int) -> None:
         """What is measured on voxels: diversity, structures, and how labels fit their images."""
         count = self._n_score if part == "synthetic" else self.data.n_test
         spec = {"part": part, "count": count}
         pairs = {"pairs": self.config.scoring.diversity_pairs}
-        self._add("diversity", {**spec, **pairs}, needs, tags)
+        images = {role: key for role, key in needs.items() if role != "labels"}
+        self._add("diversity", {**spec, **pairs}, images, tags)
         self._add("structures", spec, needs, tags)
         if tags.label_source != "pseudo":  # these are what the labeller sees
             labeller = {"labeller": self._labeller(seed)}

@@ -13,6 +13,7 @@ import ast
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -20,11 +21,15 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from bench.errors import InputError, nearest
+from metrics.extractors import TASK_NAME
 
 T = TypeVar("T")
 
-RESERVED = ("all", "none", "controls")
-"""What a list of names may say instead of a name."""
+RESERVED = {
+    "": "can be asked for by nobody",
+    **dict.fromkeys(("all", "none", "controls"), "means several of them"),
+}
+"""Names that no plug-in may have, and why; the registry of a kind adds its own."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +45,36 @@ class Registry(Generic[T]):
     """Plug-ins of one kind; `mark` is an attribute that each of them has.
 
     They come from the entry-point group `group`, and controls from the group `controls`.
+    `reserved` are names that this kind may not have beside `RESERVED`, and why.
     """
 
     def __init__(
-        self, kind: str, group: str, mark: str = "Config", controls: str | None = None
+        self,
+        kind: str,
+        group: str,
+        mark: str = "Config",
+        controls: str | None = None,
+        reserved: Mapping[str, str] | None = None,
     ) -> None:
         self.kind = kind
         self.group = group
         self.controls = controls
         self.mark = mark
+        self.reserved = {**RESERVED, **(reserved or {})}
         self._loaded: dict[str, T] = {}
         self._files: dict[str, Path] = {}
         self._importing: Path | None = None
 
     @cached_property
     def _entries(self) -> dict[str, EntryPoint]:
-        """Entry points by name; a name claimed twice, also by a control, is refused with both."""
+        """Entry points by name; a name claimed twice, also by a control, is refused with both.
+
+        So is a name that none may have.
+        """
         found: dict[str, EntryPoint] = {}
         groups = (self.group, *([self.controls] if self.controls else []))
         for entry in (entry for group in groups for entry in entry_points(group=group)):
+            self._refuse_reserved(entry.name, f"{_distribution(entry)} ({entry.value})")
             known = found.get(entry.name)
             if known is not None and (known.value, known.group) != (entry.value, entry.group):
                 raise InputError(
@@ -97,7 +113,12 @@ class Registry(Generic[T]):
 
     def version(self, name: str) -> str:
         """What stands for the plug-in's code in keys: its declared version, and a file's sha256."""
-        declared: str = getattr(self.get(name), "version", "1")
+        declared = getattr(self.get(name), "version", "1")
+        if not isinstance(declared, str):
+            raise InputError(
+                f"The {self.kind} {name!r} has the version {declared!r} of the type "
+                f'{type(declared).__name__}; write it as text: version = "{declared}".'
+            )
         return "+".join([declared, *self.file_version(name)])
 
     def file_version(self, name: str) -> list[str]:
@@ -140,11 +161,7 @@ class Registry(Generic[T]):
 
     def register(self, name: str, plugin: T) -> None:
         """Called by the decorators when a plug-in's module is imported."""
-        if name in RESERVED:
-            raise InputError(
-                f"The {self.kind} {name!r} of {self._importing or _identity(plugin)[0]} has a name "
-                "that means several of them; rename it."
-            )
+        self._refuse_reserved(name, str(self._importing or _identity(plugin)[0]))
         known = self._loaded.get(name)
         entry = self._entries.get(name)
         module, _ = _identity(plugin)
@@ -160,6 +177,13 @@ class Registry(Generic[T]):
         # A plug-in file may import a built-in one, which is not the file's own.
         if self._importing is not None and module == _module_name(self._importing):
             self._files[name] = self._importing
+
+    def _refuse_reserved(self, name: str, source: str) -> None:
+        why = self.reserved.get(name.strip())
+        if why is not None:
+            raise InputError(
+                f"The {self.kind} {name!r} of {source} has a name that {why}; rename it."
+            )
 
     def _unknown(self, name: str) -> str:
         controls = self.control_names()
@@ -224,9 +248,22 @@ def _module_name(path: Path) -> str:
     return f"voxelbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
-GENERATORS: Registry[Any] = Registry("generator", "bench.generators", controls="bench.controls")
+GENERATORS: Registry[Any] = Registry(
+    "generator",
+    "bench.generators",
+    controls="bench.controls",
+    reserved={"real": "stands for the real volumes in every table"},
+)
 SEGMENTERS: Registry[Any] = Registry("segmenter", "bench.segmenters")
-EXTRACTORS: Registry[Any] = Registry("extractor", "bench.extractors", mark="preprocessings")
+EXTRACTORS: Registry[Any] = Registry(
+    "extractor",
+    "bench.extractors",
+    mark="preprocessings",
+    reserved={
+        "auto": "leaves the choice to the run",
+        TASK_NAME: "stands for the features of the run's own labeller",
+    },
+)
 
 
 def load_plugin(path: Path) -> None:

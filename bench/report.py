@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -56,10 +57,16 @@ def draw_pairs(store: Store, cells: list[Cell], folder: Path) -> dict[str, str]:
                     strict=True,
                 )
             ]
-        files[name] = f"nearest-{re.sub(r'[^a-zA-Z0-9.-]+', '-', name)}.png"
+        files[name] = f"nearest-{file_name(name)}.png"
         folder.mkdir(parents=True, exist_ok=True)
         nearest_pairs(pairs, folder / files[name])
     return files
+
+
+def file_name(name: str) -> str:
+    """A plug-in's name as part of a file's; two names never give the same one."""
+    slug = re.sub(r"[^a-zA-Z0-9.-]+", "-", name)
+    return slug if slug == name else f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def upright(axial: NDArray[Any]) -> NDArray[Any]:
@@ -145,6 +152,7 @@ def run_info(run: Mapping[str, Any], pairs: Mapping[str, str] | None = None) -> 
     from metrics.intervals import INTERVAL_METHOD
 
     config, data = run["config"], run["data"]
+    parts = ("train", "val", "test", *(("held",) if data["n_held"] else ()))
     notes = [RULES_NOTHING] if config["preset"] == "quick" else []
     return RunInfo(
         dataset=data["name"],
@@ -152,7 +160,7 @@ def run_info(run: Mapping[str, Any], pairs: Mapping[str, str] | None = None) -> 
         grid="x".join(map(str, config["data"]["grid"])),
         extractor=extractor_text(run["extractor"]),
         seeds=tuple(config["seeds"]),
-        splits={part: data[f"n_{part}"] for part in ("train", "val", "test")},
+        splits={part: data[f"n_{part}"] for part in parts},
         notes=(*notes, *([config["note"]] if config["note"] else [])),
         generators=tuple(config["generators"]),
         segmenters=tuple(config["segmenters"]),
@@ -160,6 +168,10 @@ def run_info(run: Mapping[str, Any], pairs: Mapping[str, str] | None = None) -> 
         budget=config["segmentation"]["equal"],
         interval_method=f"{INTERVAL_METHOD} {config['scoring']['resamples']} resamples.",
         pairs=pairs or {},
+        controls=tuple(run["controls"]),
+        neighbours=config["scoring"]["neighbours"],
+        tolerance_mm=config["segmentation"]["tolerance_mm"],
+        ms_ssim_pairs=config["scoring"]["diversity_pairs"],
     )
 
 

@@ -10,17 +10,19 @@ without it the phantom alone is looked at.
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from bench.records import read_records
-from metrics.statistics import paired_gain
+from metrics.statistics import paired_gain, wilcoxon
 
 CONTROLS = ("oracle", "blur-0.5", "blur-1", "blur-2", "noise-0.02", "noise-0.1", "pure-noise")
 CONTROLS += ("average", "copycat", "scramble", "mislabelled")
@@ -41,8 +43,10 @@ uniform noise under its labels; `average` repeats the mean training volume; `cop
 training cases by a fraction of a voxel; `scramble` permutes blocks of a volume; `mislabelled`
 gives the oracle's images the labels of other cases. MedicalNet's weights were not at hand: the
 scores are those of the offline descriptor and of the task features."""
+PARTITIONS = range(5)
 SCORES = ("precision", "recall", "density", "coverage")
 LEARNING = "steps=300,batch_size=2,learning_rate=0.003,schedule=cosine,validate_every=50"
+LEARNING_LONG = "steps=600,batch_size=2,learning_rate=0.003,schedule=cosine,validate_every=100"
 LEARNING_SHORT = "steps=200,batch_size=2,learning_rate=0.003,schedule=cosine,validate_every=50"
 
 
@@ -56,7 +60,9 @@ class Run:
 
     @property
     def command(self) -> str:
-        return " ".join(("bench run", *self.arguments, "--out", self.name))
+        """As a reader would type it: DATA stands for this machine's folder of data sets."""
+        words = [f"DATA/{Path(word).name}" if "/" in word else word for word in self.arguments]
+        return " ".join(("bench run", *words, "--out", self.name))
 
     def records(self) -> pd.DataFrame:
         return read_records(self.folder / "records.csv")
@@ -68,11 +74,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/validation"))
     parser.add_argument("--page", type=Path, default=Path(__file__).with_name("validation.md"))
     asked = parser.parse_args()
-    scored = list(scoring_runs(asked.data, asked.out))
+    scored, small = (
+        list(scoring_runs(asked.data, asked.out)),
+        list(small_runs(asked.data, asked.out)),
+    )
     helped, alone = gain_run(asked.out), null_run(asked.out)
-    for run in (*scored, helped, alone):
+    for run in (*scored, *small, helped, alone):
         execute(run)
-    parts = [INTRODUCTION, *(realism(run) for run in scored), gains(helped), null(alone), peers()]
+    parts = [INTRODUCTION, *(realism(run) for run in scored)]
+    parts += [partitions(small)] if small else []
+    parts += [gains(helped), null(alone), peers()]
     asked.page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -85,28 +96,34 @@ def training(prefix: str, values: str) -> tuple[str, ...]:
 
 
 def scoring_runs(data: Path | None, out: Path) -> Iterator[Run]:
-    """Every control, scored on the phantom and on the real sets that are there."""
-    shapes = {
-        "phantom": (
-            "phantom",
-            "data.cases=120",
-            "data.grid=[48,48,48]",
-            "data.split=[0.5,0.1,0.4]",
-        ),
-        "hippocampus": ("msd-hippocampus", "data.cases=null", "data.grid=[48,64,48]"),
-        "chaos": (
-            *("chaos-t2-liver", "data.grid=[96,96,32]", "data.split=[0.55,0.05,0.4]"),
-            "scoring.neighbours=3",
-        ),
-    }
-    for name, (folder, *values) in shapes.items():
-        source = folder if folder == "phantom" else str((data or Path()) / folder)
-        if folder != "phantom" and (data is None or not Path(source).is_dir()):
-            print(f"{name}: left out, there is no {source}", file=sys.stderr)
-            continue
-        arguments = ("--generators", ",".join(CONTROLS), "--segmenters", "none", "--data", source)
-        learning = training("labeller", LEARNING)
-        yield Run(name, (*arguments, *settings(*values), *learning), out / name)
+    """Every control, scored on the phantom and on hippocampus if it is there."""
+    phantom = ("data.cases=120", "data.grid=[48,48,48]", "data.split=[0.5,0.1,0.4]")
+    yield control_run("phantom", "phantom", phantom, out)
+    yield from real_run("hippocampus", "msd-hippocampus", ("data.cases=null",), data, out)
+
+
+def small_runs(data: Path | None, out: Path) -> Iterator[Run]:
+    """Every control on 20 scans, of which 8 are tested on, 8 held out and 3 trained on."""
+    sizes = ("data.grid=[64,64,32]", "data.split=[0.55,0.05,0.4]", "data.holdout=0.4")
+    for seed in PARTITIONS:
+        values = (*sizes, "scoring.neighbours=3", f"data.seed={seed}")
+        yield from real_run(f"chaos-{seed}", "chaos-t2-liver", values, data, out)
+
+
+def real_run(
+    name: str, folder: str, values: Sequence[str], data: Path | None, out: Path
+) -> Iterator[Run]:
+    if data is None or not (data / folder).is_dir():
+        print(f"{name}: left out, there is no {folder} in --data", file=sys.stderr)
+        return
+    grid = () if any("grid" in value for value in values) else ("data.grid=[48,64,48]",)
+    yield control_run(name, str(data / folder), (*values, *grid), out)
+
+
+def control_run(name: str, source: str, values: Sequence[str], out: Path) -> Run:
+    arguments = ("--generators", "controls", "--segmenters", "none", "--data", source)
+    learning = training("labeller", LEARNING)
+    return Run(name, (*arguments, *settings(*values), *learning), out / name)
 
 
 def gain_run(out: Path) -> Run:
@@ -116,7 +133,7 @@ def gain_run(out: Path) -> Run:
         *("--segmenters", "unet", "--tasks", "liver-only,multi-class"),
         *("--real", "6", "--ratio", "8", "--seeds", "0,1,2,3,4"),
         *settings("data.cases=100", "data.split=[0.5,0.1,0.4]", "scoring.task_features=false"),
-        *training("segmentation", LEARNING_SHORT),
+        *training("segmentation", LEARNING_LONG),
         *training("labeller", LEARNING_SHORT),
     )
     return Run("gains", arguments, out / "gains")
@@ -158,8 +175,28 @@ def shown(number: float, decimals: int = 2) -> str:
 def realism(run: Run) -> str:
     """The scores of every control, and whether they say what they must."""
     records = run.records()
+    head = f"{heading(run, records)}\n\n`{run.command}`\n\n{sizes(records)}"
+    claims = "\n".join(f"- {said(holds)}: {text}" for holds, text in verdicts(records))
+    return "\n\n".join([head, scores(records), claims])
+
+
+def heading(run: Run, records: pd.DataFrame) -> str:
+    return f"## Controls on {records['dataset'].iloc[0]}, grid {records['grid'].iloc[0]}"
+
+
+def sizes(records: pd.DataFrame) -> str:
+    fid = records[(records["metric"] == "fid") & (records["kind"] == "score")]
+    oracle, floor = (fid[fid["generator"] == name].iloc[0] for name in ("oracle", "real"))
+    return (
+        f"Features: {oracle['extractor']}, {oracle['protocol']}; {oracle['n_real']:.0f} test "
+        f"volumes, {oracle['n_synthetic']:.0f} synthetic ones, {floor['n_synthetic']:.0f} training "
+        "volumes for the floor."
+    )
+
+
+def scores(records: pd.DataFrame) -> str:
     columns = ("control", "FID [95 %]", "task FID", *SCORES, "MS-SSIM", "near copies", "p")
-    columns += ("label fidelity", "shuffled")
+    columns += ("near copies, task", "label fidelity", "shuffled")
     rows = []
     for name in (*CONTROLS, "real"):
         fid = records[(records["metric"] == "fid") & (records["generator"] == name)]
@@ -168,55 +205,110 @@ def realism(run: Run) -> str:
         row.append(shown(value(records, "fid", name, kind="task-score")))
         row += [shown(value(records, m, name, kind="score", plane="average")) for m in SCORES]
         row.append(shown(value(records, "ms_ssim", name), 3))
-        row.append(shown(value(records, "near_copies", name)))
-        row.append(shown(value(records, "memorisation_p", name), 4))
+        row.append(shown(value(records, "near_copies", name, kind="memorise")))
+        row.append(shown(value(records, "memorisation_p", name, kind="memorise"), 4))
+        row.append(shown(value(records, "near_copies", name, kind="task-memorise")))
         row += [
             shown(value(records, metric, name, label=""), 3)
             for metric in ("label_fidelity", "label_fidelity_shuffled")
         ]
         rows.append(["real (floor)" if name == "real" else name, *row])
-    first = records[(records["metric"] == "fid") & (records["kind"] == "score")].iloc[0]
-    head = (
-        f"## Controls on {first['dataset']}, grid {first['grid']}\n\n"
-        f"`{run.command}`\n\nFeatures: {first['extractor']}, {first['protocol']}; "
-        f"{first['n_real']:.0f} test volumes, {first['n_synthetic']:.0f} synthetic ones."
-    )
-    claims = "\n".join(f"- {line}" for line in verdicts(records))
-    return "\n\n".join([head, table(columns, rows), claims])
+    return table(columns, rows)
 
 
-def verdicts(records: pd.DataFrame) -> Iterator[str]:
-    """Each sentence is computed from the records: it says "holds" or "fails" by the numbers."""
-    for plane in ("axial", "sagittal", "coronal", "average"):
+def verdicts(records: pd.DataFrame) -> Iterator[tuple[bool, str]]:
+    """What must be seen, whether it is, and the numbers that say so."""
+    for plane in ("average", "axial", "sagittal", "coronal"):
         for order in ORDERS:
             fids = [value(records, "fid", name, kind="score", plane=plane) for name in order]
-            rising = all(a < b for a, b in zip(fids, fids[1:], strict=False))
-            yield f"{said(rising)}: FID, {plane}: " + " < ".join(
-                f"{name} ({fid:.0f})" for name, fid in zip(order, fids, strict=True)
+            rising = all(a < b for a, b in pairwise(fids))
+            yield (
+                rising,
+                f"FID, {plane}: "
+                + " < ".join(f"{name} ({fid:.0f})" for name, fid in zip(order, fids, strict=True)),
             )
-    recall, coverage = (
-        value(records, m, "average", kind="score", plane="average") for m in ("recall", "coverage")
+    yield average_is_caught(records)
+    yield copycat_is_caught(records)
+    yield mislabelled_is_caught(records)
+
+
+def average_is_caught(records: pd.DataFrame) -> tuple[bool, str]:
+    found = {
+        name: [
+            value(records, m, name, kind="score", plane="average") for m in ("recall", "coverage")
+        ]
+        for name in ("average", "oracle")
+    }
+    caught = max(found["average"]) < 0.25 and min(found["oracle"]) > 2 * max(found["average"])
+    shown_values = {name: "recall {:.2f}, coverage {:.2f}".format(*v) for name, v in found.items()}
+    return caught, (
+        f"average is caught: {shown_values['average']} (oracle: {shown_values['oracle']})"
     )
-    caught = recall < 0.1 and coverage < 0.1
-    yield f"{said(caught)}: average is caught: recall {recall:.2f}, coverage {coverage:.2f}"
-    fid, floor = (
-        value(records, "fid", name, kind="score", plane="average") for name in ("copycat", "oracle")
+
+
+def copycat_is_caught(records: pd.DataFrame) -> tuple[bool, str]:
+    copies, others = (
+        value(records, "near_copies", name, kind="memorise") for name in ("copycat", "oracle")
     )
-    copies, others = (value(records, "near_copies", name) for name in ("copycat", "oracle"))
-    caught = copies > 0.9 and others < 0.25 and fid < 2 * floor
-    yield (
-        f"{said(caught)}: copycat is caught by memorisation ({copies:.2f} near copies, the oracle "
-        f"{others:.2f}) while its FID is {fid:.0f} (oracle {floor:.0f})"
+    fid = {
+        n: value(records, "fid", n, kind="score", plane="average") for n in ("copycat", "oracle")
+    }
+    caught = copies > 0.9 and others < 0.25 and fid["copycat"] < 1.25 * fid["oracle"]
+    return caught, (
+        f"copycat is caught by memorisation ({copies:.2f} near copies, the oracle {others:.2f}) "
+        f"while its FID is {fid['copycat']:.0f} (oracle {fid['oracle']:.0f})"
     )
+
+
+def mislabelled_is_caught(records: pd.DataFrame) -> tuple[bool, str]:
     wrong, right = (
         value(records, "label_fidelity", n, label="") for n in ("mislabelled", "oracle")
     )
-    control = value(records, "label_fidelity_shuffled", "mislabelled", label="")
-    fid = value(records, "fid", "mislabelled", kind="score", plane="average")
-    caught = abs(wrong - control) < 0.25 * (right - control) and fid < 1.5 * floor
-    yield (
-        f"{said(caught)}: mislabelled is caught by label fidelity ({wrong:.3f}, shuffled "
-        f"{control:.3f}, oracle {right:.3f}) while its FID is {fid:.0f} (oracle {floor:.0f})"
+    control = value(records, "label_fidelity_shuffled", "oracle", label="")
+    fid = records[(records["metric"] == "fid") & (records["generator"] == "mislabelled")]
+    fid = fid[(fid["kind"] == "score") & (fid["plane"] == "average")].iloc[0]
+    floor = value(records, "fid", "real", kind="score", plane="average")
+    caught = abs(wrong - control) < 0.25 * (right - control) and fid["low"] < floor
+    return caught, (
+        f"mislabelled is caught by label fidelity ({wrong:.3f}; the oracle has {right:.3f}, and "
+        f"{control:.3f} with its labels shuffled) while its FID is {fid['value']:.0f} "
+        f"[{fid['low']:.0f}, {fid['high']:.0f}] (floor {floor:.0f})"
+    )
+
+
+def partitions(runs: Sequence[Run]) -> str:
+    """A set so small that one partition says little: how often each verdict holds in several."""
+    told = [run.records() for run in runs]
+    verdicts_of = [list(verdicts(records)) for records in told]
+    names = ("oracle", "blur-0.5", "blur-1", "blur-2", "noise-0.02", "noise-0.1", "real")
+    rows = [
+        [
+            f"{seed}",
+            *(f"{value(r, 'fid', n, kind='score', plane='average'):.0f}" for n in names),
+            ", ".join(
+                text.split(":")[0] if text.startswith("FID") else text.split(" is ")[0]
+                for holds, text in found
+                if not holds
+            )
+            or "–",
+        ]
+        for seed, r, found in zip(PARTITIONS, told, verdicts_of, strict=True)
+    ]
+    claims = []
+    for each in zip(*verdicts_of, strict=True):
+        held = sum(holds for holds, _ in each)
+        text = each[0][1]
+        claim = re.sub(r" \([^)]*\)", "", text) if text.startswith("FID") else text.split(":")[0]
+        claim = claim.split(" by memorisation")[0].split(" by label")[0]
+        claims.append(f"- {said(held == len(runs))} in {held} of {len(runs)}: {claim}")
+    head = (
+        f"{heading(runs[0], told[0])}: {len(runs)} partitions of 20 scans\n\n"
+        f"`{runs[0].command}`, and with data.seed 1 to {len(runs) - 1}\n\n{sizes(told[0])} "
+        "FID of the average plane; the last column names what fails."
+    )
+    first = f"The first partition:\n\n{scores(told[0])}"
+    return "\n\n".join(
+        [head, table(("partition", *names[:-1], "floor", "fails"), rows), "\n".join(claims), first]
     )
 
 
@@ -271,15 +363,14 @@ def null(run: Run, draws: int = 400) -> str:
             found = []
             for _ in range(draws):
                 drawn = rng.permutation(len(arm))[: 2 * seeds]
-                gain = paired_gain(arm[drawn[:seeds]], arm[drawn[seeds:]], n_resamples=999)
+                r, rs = arm[drawn[:seeds]], arm[drawn[seeds:]]
+                gain = paired_gain(r, rs, n_resamples=1999)
+                patients_alone = wilcoxon((rs - r).mean(axis=0)) < 0.05
                 apart = gain.interval.low > 0 or gain.interval.high < 0
-                found.append(
-                    (gain.p_value < 0.05, apart, seeds > 1 and gain.p_value < 0.05 and apart)
-                )
-            wilcoxon, interval, significant = np.mean(found, axis=0)
-            worst = max(worst, significant)
-            rates = (f"{rate:.3f}" for rate in (wilcoxon, interval, significant))
-            rows.append((task, str(seeds), *rates))
+                found.append((patients_alone, apart, seeds > 1 and gain.p_value < 0.05))
+            rates = np.mean(found, axis=0)
+            worst = max(worst, float(rates[-1]))
+            rows.append((task, str(seeds), *(f"{rate:.3f}" for rate in rates)))
     columns = ("task", "seeds an arm", "Wilcoxon p < 0.05", "interval without 0", "significant")
     head = (
         f"## R against R with other seeds\n\n`{run.command}`\n\n{len(arm)} seeds of one arm; "

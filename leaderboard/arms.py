@@ -63,6 +63,8 @@ class Pairs(NamedTuple):
     r: NDArray[np.float64]
     rs: NDArray[np.float64]
     cases: tuple[str, ...]
+    seeds: tuple[int, ...]  # those that both arms have
+    unshared: tuple[int, ...]  # seeds of one arm only
     absent: int  # cases without a value in any arm and seed
     unpaired: int  # cases with a value in some of them only
 
@@ -82,15 +84,19 @@ def read_arms(inputs: Inputs) -> dict[Key, Arm]:
 def pair(synthetic: Arm, real: Arm) -> Pairs:
     """The two arms case by case, over the seeds that both have."""
     seeds = synthetic.dice.columns.intersection(real.dice.columns)
+    unshared = synthetic.dice.columns.symmetric_difference(real.dice.columns)
     both = {"rs": synthetic.dice[seeds], "r": real.dice[seeds]}
     joined = pd.concat(both, axis=1).sort_index()
     present = joined.notna()
     whole = present.all(axis=1) & bool(len(seeds))
-    absent = ~present.any(axis=1)
+    absent = ~present.any(axis=1) & bool(len(seeds))
+    values = joined[whole].to_numpy("float64").T
     return Pairs(
-        r=joined.loc[whole, "r"].to_numpy("float64").T,
-        rs=joined.loc[whole, "rs"].to_numpy("float64").T,
+        r=values[len(seeds) :],
+        rs=values[: len(seeds)],
         cases=tuple(joined.index[whole]),
+        seeds=tuple(map(int, seeds)),
+        unshared=tuple(sorted(map(int, unshared))),
         absent=int(absent.sum()),
         unpaired=int((~whole & ~absent).sum()),
     )

@@ -20,6 +20,7 @@ _NUMBERS = ["value", "sd", "low", "high", "n_real", "n_synthetic"]
 _BESIDE_REAL = ("volume_ml", "components", "absent")
 NAN = float("nan")
 COUNTS = ("absent_but_predicted", "missed")
+NO_NUMBER = "The measure gave no number."
 
 
 def companions_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
@@ -29,7 +30,7 @@ def companions_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
     """
     frame = pd.concat([_of_sets(inputs), _of_arms(inputs)], ignore_index=True)
     planned = inputs.cells["generator"]
-    generators = generators_in_order(["", *info.generators], planned, sorted(frame["generator"]))
+    generators = generators_in_order(info, planned, sorted(frame["generator"]))
     segmenters = in_order(info.segmenters, sorted(frame["segmenter"]))
     tasks = in_order(info.tasks, sorted(frame["task"]))
     kinds = in_order(["score", "task-score"], inputs.scores["kind"], ["segment"])
@@ -44,14 +45,15 @@ def structures_frame(companions: pd.DataFrame) -> pd.DataFrame:
     rows = companions[companions["kind"] == "structures"]
     rows = rows.assign(metric=rows["metric"].str.removeprefix("structure_"))
     values = rows.set_index(["generator", "label", "metric"])["value"].to_dict()
-    seeds = rows.groupby(["generator", "label"], sort=False)["n_seeds"].max()
+    groups = rows.groupby(["generator", "label"], sort=False)[["n_seeds", "n_synthetic"]].max()
     table = []
-    for generator, label, n_seeds in seeds.reset_index().itertuples(index=False):
+    for generator, label, n_seeds, n in groups.reset_index().itertuples(index=False):
         own = {m: values.get((generator, label, m), NAN) for m in STRUCTURE_METRICS}
         real = {f"{m}_real": values.get((REAL, label, m), NAN) for m in _BESIDE_REAL}
         row = {"generator": generator, "label": label, "n_seeds": n_seeds}
-        table.append({**row, **own, **real})
-    return pd.DataFrame(table, columns=list(STRUCTURE_COLUMNS))
+        table.append({**row, **own, **real, "n_synthetic": n})
+    frame = pd.DataFrame(table, columns=list(STRUCTURE_COLUMNS))
+    return frame.astype({"n_synthetic": "Int64"})
 
 
 def _of_sets(inputs: Inputs) -> pd.DataFrame:
@@ -74,7 +76,11 @@ def _of_sets(inputs: Inputs) -> pd.DataFrame:
     ]
     whole = table["n_seeds"] == planned
     table.loc[~whole, ["value", "sd", "low", "high"]] = NAN
-    table.loc[~whole & (table["reason"] == ""), "reason"] = "A seed has no value."
+    untold = ~whole & (table["reason"] == "")
+    several = pd.Series(planned, index=table.index) > 1
+    table.loc[untold, "reason"] = several[untold].map(
+        {True: "A seed has no value.", False: NO_NUMBER}
+    )
     # Of several tests of one thing, however they depend: Rüschendorf 1982, Vovk & Wang 2020.
     twice = table["metric"].str.endswith("_p") & (table["n_seeds"] > 1)
     table.loc[twice, "value"] = (2 * table.loc[twice, "value"]).clip(upper=1.0)

@@ -12,6 +12,12 @@ from leaderboard.page import page
 if TYPE_CHECKING:
     import pandas as pd
 
+NAMES = (
+    *("generators", "segmentation", "overall"),
+    *("companions", "structures", "ranks", "doses"),
+)
+"""The frames that are written as CSV."""
+
 
 def write(leaderboard: Leaderboard, folder: Path) -> list[Path]:
     """Write ``leaderboard.md`` and the tables as CSV, each in one piece or not at all.
@@ -22,11 +28,11 @@ def write(leaderboard: Leaderboard, folder: Path) -> list[Path]:
 
     Returns:
         The files: ``leaderboard.md``, ``generators.csv``, ``segmentation.csv``, ``overall.csv``,
-        ``companions.csv``, ``structures.csv``, ``ranks.csv``, and, where a run has several doses,
-        ``dose.png``. In the CSV a missing number is an empty field.
+        ``companions.csv``, ``structures.csv``, ``ranks.csv``, ``doses.csv``, and, where a run has
+        several doses, ``dose.png``. In the CSV a missing number is an empty field.
     """
     contents: dict[str, str | bytes] = {"leaderboard.md": page(leaderboard)}
-    for name in ("generators", "segmentation", "overall", "companions", "structures", "ranks"):
+    for name in NAMES:
         frame: pd.DataFrame = getattr(leaderboard, name)
         contents[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
     if len(leaderboard.doses):

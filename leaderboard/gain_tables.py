@@ -7,12 +7,23 @@ from typing import Any
 
 import pandas as pd
 
-from leaderboard.model import Leaderboard
-from leaderboard.names import shown_name
+from leaderboard.model import Leaderboard, RunInfo
+from leaderboard.names import controls_of, shown_name
 from leaderboard.segmentation import LEVEL, is_main
-from leaderboard.text import MISSING, TextTable, number, one_line, percent, probability, signed
+from leaderboard.text import (
+    MISSING,
+    TextTable,
+    number,
+    one_line,
+    percent,
+    probability,
+    signed,
+    signed_interval,
+)
 
 Row = Mapping[Any, Any]  # of a frame
+
+MIN_IOU = 0.1  # that of `metrics.lesions`
 
 _SCORES = {
     "surface_dice": "Surface Dice",
@@ -41,7 +52,7 @@ def paired_gains(leaderboard: Leaderboard) -> TextTable:
         columns=("Generator", "Segmenter", *(one_line(task) for task in tasks)),
         rows=tuple(rows),
         names=2,
-        notes=(*_gain_notes(main), *one_seed(leaderboard), *_absent_notes(main)),
+        notes=(*_gain_notes(main, leaderboard.info), *one_seed(leaderboard), *_absent_notes(main)),
     )
 
 
@@ -66,7 +77,7 @@ def dose(leaderboard: Leaderboard) -> TextTable:
         names=4,
         notes=(
             "R is trained on as many real cases as the arm; for arm S, which has none, on all.",
-            *_gain_notes(gained),
+            *_gain_notes(gained, leaderboard.info),
             *one_seed(leaderboard),
         ),
     )
@@ -106,6 +117,7 @@ def scores(leaderboard: Leaderboard) -> TextTable:
         rows=tuple(rows) if shown else (),
         names=2,
         notes=(
+            *_fixed(shown, leaderboard.info),
             "Higher is better but for HD95 and |volume error| (of the reference's volume), which "
             "are means over cases and classes of the error's size. A class that the reference "
             "lacks is left out, whatever was predicted; one that only the prediction lacks has the "
@@ -113,6 +125,16 @@ def scores(leaderboard: Leaderboard) -> TextTable:
             "segmenters and seeds.",
         ),
     )
+
+
+def _fixed(metrics: Iterable[str], info: RunInfo) -> tuple[str, ...]:
+    """What the numbers of the scores rest on."""
+    told = []
+    if "surface_dice" in metrics and info.tolerance_mm:
+        told.append(f"Surface Dice: at a tolerance of {info.tolerance_mm:g} mm.")
+    if any(metric.startswith("lesion") for metric in metrics):
+        told.append(f"Lesions: one is found where its IoU with a predicted one is >= {MIN_IOU:g}.")
+    return (" ".join(told),) if told else ()
 
 
 def dice_cells(row: Row) -> tuple[str, str, str]:
@@ -137,30 +159,42 @@ def one_seed(leaderboard: Leaderboard) -> tuple[str, ...]:
 def _gain(row: Row) -> str:
     if pd.isna(row["gain_absolute"]):
         return MISSING
-    ends = f" [{signed(row['gain_low'], 4)}, {signed(row['gain_high'], 4)}]"
     mark = "*" if row["significant"] else ""
-    told = f"{signed(row['gain_absolute'], 4)}{mark}{'' if pd.isna(row['gain_low']) else ends}"
+    told = signed_interval(row["gain_absolute"], row["gain_low"], row["gain_high"], mark)
     return f"{told} ({row['n_cases']}), p {probability(row['p_holm'])}".replace("p <", "p < ")
 
 
-def _gain_notes(rows: pd.DataFrame) -> tuple[str, ...]:
+def _gain_notes(rows: pd.DataFrame, info: RunInfo) -> tuple[str, ...]:
     """The rule of the mark, and whether any gain could have earned it."""
     tested = rows[rows["p_holm"].notna()]
     if not len(tested):
         return ()
+    control = tested["generator"].isin(controls_of(info))
+    families = {"models": tested[~control], "controls": tested[control]}
+    families = {name: family for name, family in families.items() if len(family)}
+    if len(families) > 1:
+        models, controls = map(len, families.values())
+        over = f"{models} of models and, apart from them, its {controls} of controls"
+        marks = "the marks of models, or of controls,"
+    else:
+        over, marks = str(len(tested)), "all marks of a table"
     notes = [
-        f"* differs from 0: p < {LEVEL:g}, an interval without 0, and more than one seed. p is "
-        f"Wilcoxon's signed-rank test of the cases' gains, two-sided, gains of 0 left out, "
-        f"Holm-adjusted over this table's {len(tested)}. The interval is for new patients and, of "
-        "several seeds, newly trained networks.",
+        f"* differs from 0: p < {LEVEL:g} and more than one seed. p is Wilcoxon's signed-rank test "
+        "of the cases' gains, two-sided, gains of 0 left out, and with several seeds no smaller "
+        "than what the interval over patients and seeds says; Holm-adjusted over this table's "
+        f"{over}, so that of {marks} any is false with a probability of at most {LEVEL:.0%}. The "
+        "interval is for new patients and, of several seeds, newly trained networks; it is not "
+        "adjusted.".replace("%", " %"),
     ]
-    most = int(tested["n_cases"].max())
-    least = min(1.0, 2.0 ** (1 - most) * len(tested))
-    if least >= LEVEL:
-        notes.append(
-            f"{most} test cases cannot show a difference here: the least adjusted p that "
-            f"{len(tested)} tests of them can reach is {least:.3f}."
-        )
+    for name, family in families.items():
+        most = int(family["n_cases"].max())
+        least = min(1.0, 2.0 ** (1 - most) * len(family))
+        if least >= LEVEL:
+            of = f" of {name}" if len(families) > 1 else ""
+            notes.append(
+                f"{most} test cases cannot show a difference{of} here: the least adjusted p that "
+                f"{len(family)} tests of them can reach is {least:.3f}."
+            )
     return tuple(notes)
 
 
@@ -168,7 +202,9 @@ def _absent_notes(main: pd.DataFrame) -> tuple[str, ...]:
     absent = main.groupby("task", sort=False)["n_absent"].max().dropna()
     told = [f"{one_line(str(task))}: {n}" for task, n in absent.items() if n > 0]
     notes = [f"Cases left out as what the task segments is absent from them: {', '.join(told)}."]
-    unpaired = main.loc[(main["status"] == "done") & (main["n_cases"] > 0), "reason"]
+    # Where every case is absent, the cells say so among those that were not measured.
+    elsewhere = (main["n_cases"] == 0) & (main["n_absent"] > 0)
+    unpaired = main.loc[(main["status"] == "done") & ~elsewhere.fillna(False), "reason"]
     return tuple(notes if told else ()) + tuple(sorted({one_line(r) for r in unpaired if r}))
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from bench.records import CELL_COLUMNS, RECORD_COLUMNS
-from leaderboard.model import PLANES, REAL
-from leaderboard.names import CONTROLS
+from leaderboard.model import PLANES, REAL, RunInfo
+from leaderboard.names import controls_of
 
 ARM_KEY = ["generator", "segmenter", "task", "arm", "real", "ratio"]
 _FID_KEY = ["generator", "seed"]
@@ -22,9 +22,12 @@ _METRICS = {
         ("score", "task-score"),
         ("fid", "fid_extrapolated", "kid", "mmd_rbf", "precision", "recall", "density", "coverage"),
     ),
-    "memorise": (
-        *("memorisation_distance", "memorisation_distance_test", "memorisation_ratio"),
-        *("near_copies", "near_copies_test", "memorisation_p"),
+    **dict.fromkeys(
+        ("memorise", "task-memorise"),
+        (
+            *("memorisation_distance", "memorisation_distance_test", "memorisation_ratio"),
+            *("near_copies", "near_copies_test", "memorisation_p"),
+        ),
     ),
     "diversity": ("ms_ssim",),
     "structures": (
@@ -94,10 +97,10 @@ def in_order(asked: Sequence[str], *found: Iterable[str]) -> list[str]:
     return first + [name for name in names if name not in first]
 
 
-def generators_in_order(asked: Sequence[str], *found: Iterable[str]) -> list[str]:
-    """`in_order`, then the controls among them, and the floor last."""
-    names = in_order(asked, *found)
-    return sorted(names, key=lambda name: (name == REAL, name in CONTROLS))
+def generators_in_order(info: RunInfo, *found: Iterable[str]) -> list[str]:
+    """`in_order` as the run asked, no generator first, controls after models, the floor last."""
+    names, controls = in_order(["", *info.generators], *found), controls_of(info)
+    return sorted(names, key=lambda name: (name == REAL, name in controls))
 
 
 def outcome(cells: pd.DataFrame) -> tuple[str, str]:

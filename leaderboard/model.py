@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -91,6 +91,7 @@ STRUCTURE_COLUMNS = (
     "components_real",
     "absent_real",
     "n_seeds",
+    "n_synthetic",
 )
 
 RANK_COLUMNS = (
@@ -151,6 +152,11 @@ class RunInfo:
     budget: Literal["steps", "epochs"] = "steps"  # what R and R+S have in common in training
     interval_method: str = ""  # how the intervals of FID were made, one sentence
     pairs: Mapping[str, str] = field(default_factory=dict)  # generator -> its figure's file
+    controls: Collection[str] = ()  # generators of known quality, beside `names.CONTROLS`
+    # What fixes a number; 0 is not told.
+    neighbours: int = 0  # k of precision, recall, density and coverage
+    tolerance_mm: float = 0.0  # of the surface Dice
+    ms_ssim_pairs: int = 0  # drawn at most for a set's MS-SSIM
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,8 @@ class Leaderboard:
     unit, ``seconds_per_volume`` is in s, ``peak_memory_mb`` in MB.
     `segmentation` has `SEGMENTATION_COLUMNS`: a row per generator, segmenter, task and dose. Dice
     lies in [0, 1], ``gain_relative`` is in percent, the other gains are differences of Dice.
-    ``p_holm`` is adjusted over Table 2, and over the other doses by themselves. ``generator`` is
+    ``p_holm`` is adjusted over Table 2, over the other doses by themselves, and in both over models
+    and controls apart; ``n_seeds`` counts the seeds that both arms have. ``generator`` is
     "" where only arm R was run.
     `overall` has `OVERALL_COLUMNS`: means over the segmenters, at the paper's dose.
     `not_measured` has `NOT_MEASURED_COLUMNS`: a row per cell that left a hole.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leaderboard.model import REAL
+from leaderboard.model import REAL, RunInfo
 from leaderboard.text import one_line
 
 CONTROLS = frozenset(
@@ -26,6 +26,11 @@ _DISPLAY_NAMES = {
     "dynunet": "DynUNet",
     "vnet": "VNet",
 }
+
+
+def controls_of(info: RunInfo) -> frozenset[str]:
+    """The controls of a run: the built-in ones and those that it names itself."""
+    return CONTROLS | frozenset(info.controls)
 
 
 def display_name(name: str) -> str:

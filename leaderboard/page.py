@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from leaderboard import companion_tables, gain_tables, published, tables
+from leaderboard import (
+    companion_tables,
+    gain_tables,
+    label_tables,
+    published,
+    rank_tables,
+    segmentation,
+    tables,
+)
 from leaderboard.figures import DOSE_FIGURE
 from leaderboard.markdown import escape, table
 from leaderboard.model import REAL, Leaderboard
-from leaderboard.names import CONTROLS, display_name
+from leaderboard.names import controls_of, display_name
 from leaderboard.text import TextTable, one_line
 
 _PUBLISHED = (
     f"Published by {published.SOURCE}, and not comparable with the numbers above: measured on "
     "720 hepatobiliary-phase MR scans that are not public, with extractor weights it does not name."
+)
+_FIGURE = (
+    "Points are means over the segmenters, bars 95 % intervals, as in the table above. S alone is "
+    "drawn hollow, against the R of all real cases."
 )
 _LABELS = {
     "native": "native: the generator makes the label first and the image from it",
@@ -31,13 +43,16 @@ def page(leaderboard: Leaderboard) -> str:
     parts += ["\n".join(f"- {line}" for line in caption(leaderboard))]
     parts += _realism(leaderboard)
     parts += _all("##", companion_tables.memorisation, leaderboard)
+    parts += _all("###", companion_tables.task_memorisation, leaderboard)
     parts += _pairs(leaderboard)
-    for content in (companion_tables.labels, companion_tables.structures):
-        parts += _all("##", content, leaderboard)
+    parts += _all("##", label_tables.labels, leaderboard)
+    parts += _all("###", label_tables.labels_by_class, leaderboard)
+    parts += _all("##", label_tables.structures, leaderboard)
     parts += _segmentation(leaderboard)
-    parts += _all("##", companion_tables.ranks, leaderboard)
+    parts += _all("##", rank_tables.ranks, leaderboard)
     if len(leaderboard.not_measured):
         parts += _titled("##", tables.not_measured(leaderboard))
+    parts += _published(leaderboard)
     return "\n\n".join(parts) + "\n"
 
 
@@ -68,12 +83,13 @@ def caption(leaderboard: Leaderboard) -> list[str]:
 
 def _controls(leaderboard: Leaderboard) -> list[str]:
     names = [*leaderboard.generators["generator"], *leaderboard.segmentation["generator"]]
-    found = [name for name in dict.fromkeys(names) if name in CONTROLS]
+    controls = controls_of(leaderboard.info)
+    found = [name for name in dict.fromkeys(names) if name in controls]
     if not found:
         return []
     return [
-        f"**Controls**: {_safe(', '.join(found))}: made by the harness, of known quality, to show "
-        "what the measures see."
+        f"**Controls**: {_safe(', '.join(found))}: generators of known quality, to show what the "
+        "measures see. They compete with no model, and their gains are a family of their own."
     ]
 
 
@@ -144,11 +160,10 @@ def _dice(leaderboard: Leaderboard) -> list[str]:
 
 
 def _realism(leaderboard: Leaderboard) -> list[str]:
-    if not len(leaderboard.generators):
-        return ["No generator's FID was asked for, so there is no Table 1."]
+    asked = len(leaderboard.generators) > 0
+    nothing = ["No generator's FID was asked for, so there is no Table 1."]
     return [
-        *_titled("##", tables.realism(leaderboard)),
-        *_published(tables.published_realism()),
+        *(_titled("##", tables.realism(leaderboard)) if asked else nothing),
         *_all("###", companion_tables.companions, leaderboard),
         *_all("###", companion_tables.task_features, leaderboard),
     ]
@@ -167,18 +182,23 @@ def _segmentation(leaderboard: Leaderboard) -> list[str]:
         else:
             parts += ["No generator was asked for, so there is R alone."]
         parts += _all("###", gain_tables.scores, leaderboard)
-        parts += _published(tables.published_segmentation())
     elif not len(leaderboard.segmentation):
         parts += ["No segmenter was asked for, so there is no Table 2."]
     parts += _all("##", gain_tables.dose, leaderboard)
     if len(leaderboard.doses):
-        parts += [f"![Gain in Dice by dose]({DOSE_FIGURE})"]
+        parts += _titled("###", rank_tables.doses(leaderboard))
+        parts += [f"![Gain in Dice by dose]({DOSE_FIGURE})", f"*{escape(_FIGURE)}*"]
     return parts
 
 
-def _published(content: TextTable) -> list[str]:
-    heading = f"### Published, other data: {escape(content.title)}"
-    return [heading, f"*{escape(_PUBLISHED)}*", table(content)]
+def _published(leaderboard: Leaderboard) -> list[str]:
+    """The paper's tables beside which ours stand, at the end: they are not of these data."""
+    parts = []
+    if len(leaderboard.generators):
+        parts += _titled("###", tables.published_realism())
+    if segmentation.is_main(leaderboard.segmentation).any():
+        parts += _titled("###", tables.published_segmentation())
+    return ["## Published, other data", f"*{escape(_PUBLISHED)}*", *parts] if parts else []
 
 
 def _all(

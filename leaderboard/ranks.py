@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from leaderboard.arms import Arm, Key, Pairs, pair
 from leaderboard.inputs import Inputs, generators_in_order, in_order
 from leaderboard.model import DOSE_COLUMNS, RANK_COLUMNS, REAL, RunInfo
-from leaderboard.names import CONTROLS
+from leaderboard.names import controls_of
 from metrics.statistics import Ranks, paired_gain, rank_bootstrap, rank_replicates
 
 
@@ -23,7 +23,7 @@ def ranks_frame(
     Generators compete with generators; controls are ranked where fewer than two of these are
     there. One that left a hole is not ranked.
     """
-    rows = _by_fid(inputs, generators)
+    rows = _by_fid(inputs, generators, info)
     for task in in_order(info.tasks, inputs.segment_cells["task"]):
         rows += _by_gain(arms, task, info)
     frame = pd.DataFrame(rows, columns=list(RANK_COLUMNS))
@@ -41,7 +41,7 @@ def doses_frame(inputs: Inputs, arms: Mapping[Key, Arm], info: RunInfo) -> pd.Da
         rows = [row for key in doses for row in _dose(arms, key)]
     frame = pd.DataFrame(rows, columns=list(DOSE_COLUMNS))
     order = {
-        "generator": generators_in_order(info.generators, frame["generator"]),
+        "generator": generators_in_order(info, frame["generator"]),
         "task": in_order(info.tasks, inputs.segment_cells["task"]),
     }
     keys = {column: frame[column].map(names.index) for column, names in order.items()}
@@ -51,12 +51,12 @@ def doses_frame(inputs: Inputs, arms: Mapping[Key, Arm], info: RunInfo) -> pd.Da
     return frame.loc[ranks.sort_values(by, kind="stable").index].reset_index(drop=True)
 
 
-def _competing(names: Sequence[str]) -> list[str]:
-    models = [name for name in names if name not in CONTROLS | {REAL}]
+def _competing(names: Sequence[str], info: RunInfo) -> list[str]:
+    models = [name for name in names if name not in controls_of(info) | {REAL}]
     return models if len(models) > 1 else [name for name in names if name != REAL]
 
 
-def _by_fid(inputs: Inputs, generators: pd.DataFrame) -> list[dict[str, object]]:
+def _by_fid(inputs: Inputs, generators: pd.DataFrame, info: RunInfo) -> list[dict[str, object]]:
     """Of several seeds, resample r is the mean of theirs: they drew the same real volumes."""
     scored = generators[generators["fid_average"].notna()]
     seeds = dict(zip(scored["generator"], scored["n_seeds"], strict=True))
@@ -66,7 +66,7 @@ def _by_fid(inputs: Inputs, generators: pd.DataFrame) -> list[dict[str, object]]
         by_seed = own.pivot(index="case", columns="seed", values="value").sort_index()
         if by_seed.shape[1] == seeds[name] and len(by_seed) and np.isfinite(by_seed).all(axis=None):
             drawn[name] = by_seed.mean(axis=1)
-    names = _competing(list(drawn))
+    names = _competing(list(drawn), info)
     joined = pd.DataFrame({name: drawn[name] for name in names}).dropna()
     if len(names) < 2 or not len(joined):
         return []
@@ -79,14 +79,14 @@ def _by_fid(inputs: Inputs, generators: pd.DataFrame) -> list[dict[str, object]]
 
 def _by_gain(arms: Mapping[Key, Arm], task: str, info: RunInfo) -> list[dict[str, object]]:
     keys = [k for k in arms if k.task == task and k[3:] == ("R+S", "all", 1.0)]
-    names = generators_in_order(info.generators, (k.generator for k in keys))
+    names = generators_in_order(info, (k.generator for k in keys))
     gains = {}
     for name in names:
         key = Key(name, "", task, "R+S", "all", 1.0)
         found = _mean_gain(arms, key, sorted({k.segmenter for k in keys}))
         if found is not None and found.size:
             gains[name] = found
-    names = _competing([name for name in names if name in gains])
+    names = _competing([name for name in names if name in gains], info)
     if len(names) < 2:
         return []
     cases = [set(gains[name].columns) for name in names]
@@ -108,9 +108,7 @@ def _mean_gain(arms: Mapping[Key, Arm], key: Key, segmenters: Sequence[str]) -> 
         arm, real = arms.get(own), arms.get(own.baseline)
         if arm is None or real is None or not (arm.done and real.done):
             return None
-        pairs = pair(arm, real)
-        seeds = arm.dice.columns.intersection(real.dice.columns)
-        found.append(_by_case(pairs, seeds))
+        found.append(_by_case(pair(arm, real)))
     total = found[0]
     for frame in found[1:]:  # what is not in all of them becomes nan
         total = total + frame
@@ -118,9 +116,9 @@ def _mean_gain(arms: Mapping[Key, Arm], key: Key, segmenters: Sequence[str]) -> 
     return total.dropna(axis="columns") / len(found)
 
 
-def _by_case(pairs: Pairs, seeds: pd.Index) -> pd.DataFrame:
+def _by_case(pairs: Pairs) -> pd.DataFrame:
     gains: NDArray[np.float64] = pairs.rs - pairs.r
-    return pd.DataFrame(gains, index=seeds, columns=list(pairs.cases))
+    return pd.DataFrame(gains, index=list(pairs.seeds), columns=list(pairs.cases))
 
 
 def _dose(arms: Mapping[Key, Arm], key: Key) -> list[dict[str, object]]:

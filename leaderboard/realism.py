@@ -14,7 +14,7 @@ def generators_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
 
     A value is the mean over all planned seeds, and nan where one of them left a hole.
     """
-    names = generators_in_order(info.generators, inputs.score_cells["generator"])
+    names = generators_in_order(info, inputs.score_cells["generator"])
     frame = pd.DataFrame([_row(inputs, name) for name in names], columns=list(GENERATOR_COLUMNS))
     floor = frame.loc[frame["generator"] == REAL, "fid_average"]
     frame["floor_average"] = floor.iloc[0] if len(floor) else float("nan")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import pandas as pd
@@ -9,7 +10,8 @@ import pandas as pd
 from leaderboard.arms import Arm, Key, pair
 from leaderboard.inputs import Inputs, generators_in_order, in_order, outcome
 from leaderboard.model import OVERALL_COLUMNS, SEGMENTATION_COLUMNS, RunInfo
-from metrics.statistics import holm, paired_gain, relative_gain
+from leaderboard.names import controls_of
+from metrics.statistics import NO_INTERVAL, PairedGain, holm, paired_gain, relative_gain
 
 NAN = float("nan")
 LEVEL = 0.05
@@ -26,7 +28,11 @@ def segmentation_frame(inputs: Inputs, arms: Mapping[Key, Arm], info: RunInfo) -
     rows = [_row(key, arms[key], arms.get(baseline)) for key, baseline in compared.items()]
     rows += [_row(key, None, arms[key]) for key in alone]
     frame = pd.DataFrame(rows, columns=list(SEGMENTATION_COLUMNS))
-    for family in (is_main(frame), ~is_main(frame)):  # Table 2, and Table 3
+    control = frame["generator"].isin(controls_of(info))
+    # Table 2 and Table 3; to add controls must not cost the models.
+    families = itertools.product((is_main(frame), ~is_main(frame)), (control, ~control))
+    for table, own in families:
+        family = table & own
         frame.loc[family, "p_holm"] = holm(frame.loc[family, "p_value"].astype("float64"))
     frame = frame.astype({"p_value": "float64", "p_holm": "float64"})
     frame["significant"] = _significant(frame)
@@ -34,14 +40,13 @@ def segmentation_frame(inputs: Inputs, arms: Mapping[Key, Arm], info: RunInfo) -
 
 
 def _significant(segmentation: pd.DataFrame) -> pd.Series[bool]:
-    """Rows whose gain, or loss, differs from 0 by the test and by the interval of several seeds.
+    """Rows whose gain, or loss, differs from 0 by the adjusted p of several seeds.
 
-    Wilcoxon's p is of the patients and takes these networks as they are: two trainings of one arm
-    differ for all patients alike, and it finds that difference. The interval alone knows the luck
-    of training, and only where several seeds were run. Each must say so.
+    The p of one seed is of the patients and takes these networks as they are: two trainings of one
+    arm differ for all patients alike, and it finds that difference. That of several knows the luck
+    of training (`metrics.statistics.paired_gain`).
     """
-    outside = (segmentation["gain_low"] > 0) | (segmentation["gain_high"] < 0)
-    return (segmentation["p_holm"] < LEVEL) & outside & (segmentation["n_seeds"] > 1)
+    return (segmentation["p_holm"] < LEVEL) & (segmentation["n_seeds"] > 1)
 
 
 def overall_frame(segmentation: pd.DataFrame) -> pd.DataFrame:
@@ -71,12 +76,12 @@ def _row(key: Key, synthetic: Arm | None, real: Arm | None) -> dict[str, object]
     status, reason = _outcome(arms)
     if real is None:
         reason = reason or f"No arm R with {key.baseline.real} real cases was asked for."
-    seeds = [int(arm.by_seed.notna().sum()) for arm in arms.values() if arm is not None]
+    seeds = [set(arm.by_seed.dropna().index) for arm in arms.values() if arm is not None]
     row: dict[str, object] = {
         **key._asdict(),
         "dice_r": NAN if real is None else real.mean,
         "dice_rs": NAN if synthetic is None else synthetic.mean,
-        "n_seeds": min(seeds),
+        "n_seeds": len(set.intersection(*seeds)),
         "status": status,
         "reason": reason,
         "dice_r_sd": NAN if real is None else real.spread,
@@ -93,9 +98,13 @@ def _row(key: Key, synthetic: Arm | None, real: Arm | None) -> dict[str, object]
 def _gain(synthetic: Arm, real: Arm, reason: str) -> dict[str, object]:
     """The gain of one arm over R: relative of the means, absolute over the paired cases."""
     pairs = pair(synthetic, real)
-    gain = paired_gain(pairs.r, pairs.rs)
+    nothing = PairedGain(NAN, NO_INTERVAL, 0, NAN)
+    gain = paired_gain(pairs.r, pairs.rs) if pairs.seeds else nothing
+    told = [reason] if reason else []
+    if pairs.unshared:
+        told.append(f"Seeds of one arm only, left out of the gain: {_listed(pairs.unshared)}.")
     if pairs.unpaired:
-        reason = f"Cases with a value in one arm only, left out of the gain: {pairs.unpaired}."
+        told.append(f"Cases with a value in one arm only, left out of the gain: {pairs.unpaired}.")
     return {
         "gain_relative": relative_gain(real.mean, synthetic.mean),
         "gain_absolute": gain.mean,
@@ -103,9 +112,13 @@ def _gain(synthetic: Arm, real: Arm, reason: str) -> dict[str, object]:
         "gain_high": gain.interval.high,
         "n_cases": gain.n,
         "n_absent": pairs.absent,
-        "reason": reason,
+        "reason": " ".join(told),
         "p_value": gain.p_value,
     }
+
+
+def _listed(seeds: tuple[int, ...]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def _outcome(arms: dict[str, Arm | None]) -> tuple[str, str]:
@@ -123,7 +136,7 @@ def _sorted(frame: pd.DataFrame, inputs: Inputs, info: RunInfo) -> pd.DataFrame:
     """The order asked for; the paper's dose before the others."""
     names = inputs.segment_cells
     order = {
-        "generator": generators_in_order(["", *info.generators], names["generator"]),
+        "generator": generators_in_order(info, names["generator"]),
         "segmenter": in_order(info.segmenters, names["segmenter"]),
         "task": in_order(info.tasks, names["task"]),
     }

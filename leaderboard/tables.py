@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ import pandas as pd
 from leaderboard import published
 from leaderboard.gain_tables import dice_cells, one_seed
 from leaderboard.model import PLANES, REAL, Leaderboard
-from leaderboard.names import CONTROLS, display_name, shown_name
+from leaderboard.names import controls_of, display_name, shown_name
 from leaderboard.segmentation import is_main
 from leaderboard.text import MISSING, TextTable, interval, number, one_line
 from metrics.statistics import relative_gain
@@ -46,7 +45,7 @@ def realism(leaderboard: Leaderboard) -> TextTable:
             "Labels from",
         ),
         rows=tuple(rows),
-        bold=_best(frame),
+        bold=_best(frame, controls_of(leaderboard.info)),
         notes=_realism_notes(frame),
     )
 
@@ -123,22 +122,24 @@ def dice_block(
 
 
 def not_measured(leaderboard: Leaderboard) -> TextTable:
-    """Every cell that left a hole, and why."""
+    """Every cell that left a hole, and why.
+
+    A failed one has a row of its own. The others are told together by their reason: a fit or a
+    labeller that failed blocks every cell that needs it.
+    """
     frame = leaderboard.not_measured.copy()
     frame["arm"] = [_arm(row) for row in frame.to_dict("records")]
-    together = ["kind", "generator", "status", "reason"]
     rows = []
-    for _, group in frame.groupby(together, sort=False):
-        across = [group[column].unique() for column in ("segmenter", "task", "arm", "seed")]
-        # A failed generator blocks every cell that needs it: one row tells of all of them.
-        whole = math.prod(map(len, across)) == len(group) and group["status"].iloc[0] != "failed"
-        for part in [group] if whole else [group.loc[[index]] for index in group.index]:
-            rows.append(_hole(part))
+    for (status, _), group in frame.groupby(["status", "reason"], sort=False):
+        alone = [group.loc[[index]] for index in group.index]
+        rows += [_hole(part) for part in (alone if status == "failed" else [group])]
+    together = any("×" in row[0] for row in rows)
     return TextTable(
         title="Not measured",
         columns=("Cell", "Generator", "Segmenter", "Task", "Arm", "Seed", "Status", "Reason"),
         rows=tuple(rows),
         names=8,
+        notes=("× is the number of cells that a row tells of.",) if together else (),
     )
 
 
@@ -181,23 +182,27 @@ def _arm(row: Row) -> str:
 
 
 def _hole(cells: pd.DataFrame) -> tuple[str, ...]:
-    """One row of cells that differ in segmenter, task, arm or seed alone."""
+    """One row of cells of one status and reason; several are counted by their kind."""
     named = cells.assign(
         generator=cells["generator"].map(display_name),
         segmenter=cells["segmenter"].map(display_name),
     )
-    columns = ("kind", "generator", "segmenter", "task", "arm", "seed", "status", "reason")
-    values = (", ".join(map(str, named[column].unique())) for column in columns)
-    return tuple(one_line(value) or MISSING for value in values)
+    counts = named["kind"].value_counts(sort=False)
+    kinds = ", ".join(
+        f"{kind} × {n}" if len(named) > 1 else str(kind) for kind, n in counts.items()
+    )
+    columns = ("generator", "segmenter", "task", "arm", "seed", "status", "reason")
+    values = [", ".join(filter(None, map(str, named[column].unique()))) for column in columns]
+    return tuple(one_line(value) or MISSING for value in (kinds, *values))
 
 
-def _best(frame: pd.DataFrame) -> frozenset[tuple[int, int]]:
+def _best(frame: pd.DataFrame, controls: Collection[str] = ()) -> frozenset[tuple[int, int]]:
     """The lowest FID of each plane among the generators, where there are two to choose from.
 
     Controls are no rivals of a model: they are compared where there are no models.
     """
     bold = set()
-    rivals = ~frame["generator"].isin(CONTROLS | {REAL})
+    rivals = ~frame["generator"].isin({*controls, REAL})
     if not rivals.any():
         rivals = frame["generator"] != REAL
     for column, plane in enumerate(PLANES, start=1):

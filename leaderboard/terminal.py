@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leaderboard import companion_tables, tables
+from leaderboard import companion_tables, label_tables, tables
 from leaderboard.model import Leaderboard
 from leaderboard.text import TextTable
 
@@ -30,7 +30,8 @@ def terminal_tables(leaderboard: Leaderboard, width: int | None = None) -> list[
     shown = [tables.realism(leaderboard)] if len(leaderboard.generators) else []
     for content in (
         companion_tables.memorisation(leaderboard),
-        companion_tables.labels(leaderboard),
+        companion_tables.task_memorisation(leaderboard),
+        label_tables.labels(leaderboard),
     ):
         shown += [replace(content, notes=())] * bool(content.rows)
     for block in tables.segmentation(leaderboard):

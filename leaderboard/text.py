@@ -66,6 +66,14 @@ def signed(value: float, decimals: int) -> str:
     return MISSING if pd.isna(value) else f"{value:+.{decimals}f}"
 
 
+def signed_interval(value: float, low: float, high: float, mark: str = "") -> str:
+    """``+0.0120 [+0.0040, +0.0211]``, a gain in Dice with a mark after it, and its interval."""
+    if pd.isna(value):
+        return MISSING
+    ends = "" if pd.isna(low) else f" [{signed(low, 4)}, {signed(high, 4)}]"
+    return f"{signed(value, 4)}{mark}{ends}"
+
+
 def one_line(text: str, longest: int = 300) -> str:
     """Text of a user on one line, without control characters (a terminal obeys them), cut short."""
     plain = "".join(

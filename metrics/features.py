@@ -90,11 +90,18 @@ def squared_distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray
     Most come from one matrix product, as ``|x|² + |y|² - 2 x·y``. Pairs so close that this form
     cancels are computed from their difference: equal rows are at distance 0, exactly.
     """
-    sizes = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1)
+    norms_x = np.einsum("ij,ij->i", x, x)
+    norms_y = norms_x if y is x else np.einsum("ij,ij->i", y, y)
+    sizes = norms_x[:, None] + norms_y
     distances = x @ y.T
     distances *= -2.0
     distances += sizes
-    first, second = np.nonzero(distances <= _CLOSE * sizes)
+    sizes *= _CLOSE
+    close = distances <= sizes
+    if y is x:  # a row is at distance 0 from itself, which needs no difference
+        np.fill_diagonal(distances, 0.0)
+        np.fill_diagonal(close, False)
+    first, second = np.nonzero(close)
     step = max(1, _CHUNK // x.shape[1])
     for start in range(0, len(first), step):
         i, j = first[start : start + step], second[start : start + step]

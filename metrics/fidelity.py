@@ -18,7 +18,7 @@ class Fidelity(NamedTuple):
     """Dice of what is seen in the images against the labels, matched and shuffled, in [0, 1]."""
 
     matched: float
-    """Mean of `matched_per_class` over the classes that some label holds; nan if none does."""
+    """Mean of `matched_per_class` over the classes expected, 0 for one that no label holds."""
     shuffled: float
     matched_per_class: NDArray[np.float64]
     """``(labels,)``: mean over the volumes whose label holds the class; nan where none does."""
@@ -26,7 +26,11 @@ class Fidelity(NamedTuple):
 
 
 def label_fidelity(
-    seen: NDArray[Any], given: NDArray[Any], labels: Sequence[int], seed: int = 0
+    seen: NDArray[Any],
+    given: NDArray[Any],
+    labels: Sequence[int],
+    seed: int = 0,
+    expected: Sequence[int] | None = None,
 ) -> Fidelity:
     """Dice between the labels of synthetic volumes and what a segmenter sees in their images.
 
@@ -42,9 +46,12 @@ def label_fidelity(
         given: ``(N, D, H, W)`` integer labels of the synthetic volumes.
         labels: the classes, without the background; every voxel is 0 or one of them.
         seed: of the shuffles.
+        expected: the classes that real labels hold, all by default; the overall scores are means
+            over these. One that no given label holds counts as 0 in both, or a generator that
+            leaves out what is hard would score better for it.
 
     Returns:
-        The scores.
+        The scores; the overall ones are nan where no class is expected.
 
     Raises:
         ValueError: arrays of different shapes or not 4D, fewer than 2 volumes, labels that are not
@@ -63,7 +70,8 @@ def label_fidelity(
     n = len(seen)
     matched = _mean_dice(seen, given, labels, zip(range(n), range(n), strict=True))
     shuffled = _mean_dice(seen, given, labels, _shuffled_pairs(n, seed))
-    return Fidelity(_mean(matched), _mean(shuffled), matched, shuffled)
+    wanted = np.isin(labels, labels if expected is None else expected)
+    return Fidelity(_mean(matched[wanted]), _mean(shuffled[wanted]), matched, shuffled)
 
 
 def _shuffled_pairs(n: int, seed: int) -> list[tuple[int, int]]:
@@ -100,5 +108,4 @@ def _mean_dice(
 
 
 def _mean(per_class: NDArray[np.float64]) -> float:
-    present = per_class[~np.isnan(per_class)]
-    return float(present.mean()) if present.size else float("nan")
+    return float(np.nan_to_num(per_class).mean()) if per_class.size else float("nan")

@@ -59,7 +59,8 @@ def manifold(real: ArrayLike, synthetic: ArrayLike, k: int = 5) -> Manifold:
     inside = covered = 0
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
-        distances = squared_distances(rows[block], rows)
+        part = rows if len(rows) <= _BLOCK else rows[block]
+        distances = squared_distances(part, rows)
         balls = n_real[block] > 0
         within = _within(distances[balls], of_real, of_synthetic, k)
         precise |= within.any(axis=0)
@@ -96,6 +97,8 @@ def _distinct(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
 
     `numpy.unique` along an axis sorts rows field by field, which takes longer than the metric.
     """
+    if len(np.unique(rows.sum(axis=1))) == len(rows):  # equal rows have equal sums
+        return rows, np.arange(len(rows))
     seen: dict[bytes, int] = {}
     # Adding 0 turns -0.0 into 0.0, which is equal and has other bytes.
     index = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in rows + 0.0])

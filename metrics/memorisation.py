@@ -45,38 +45,37 @@ def memorisation(train: ArrayLike, test: ArrayLike, synthetic: ArrayLike) -> Mem
     Args:
         train: features ``(n_train, d)`` of the volumes that the generator saw.
         test: features ``(n_test, d)`` of volumes it did not see; n_test >= 8 for a steady median.
-        synthetic: features ``(n, d)``. Features by slice ``(n, slices, d)``, in all three sets,
-            are compared slice by slice.
+        synthetic: features ``(n, d)``.
 
     Raises:
-        ValueError: a set of fewer than 2 volumes, features that are not finite, or sets of
-            different d or numbers of slices.
+        ValueError: a set of fewer than 2 volumes, features that are not finite, sets of different
+            d, or half of the test volumes equal to a training volume: there is no usual distance.
     """
     from scipy.stats import mannwhitneyu
 
-    x, unseen = checked_pair(_by_volume(train), _by_volume(test), ("training", "test"))
-    x, made = checked_pair(x, _by_volume(synthetic), ("training", "synthetic"))
+    x, unseen = checked_pair(train, test, ("training", "test"))
+    x, made = checked_pair(x, synthetic, ("training", "synthetic"))
     x, unseen, made = centred(x, unseen, made)
     _, of_test = _nearest(x, unseen)
     nearest, distance = _nearest(x, made)
+    usual = float(np.median(of_test))
+    if usual == 0:
+        raise ValueError(
+            f"The median distance of the {len(of_test)} test volumes to the training set is 0, so "
+            "that no distance is near; expected test volumes that are not in the training set, and "
+            "features that vary."
+        )
     others = np.array([np.median(np.delete(of_test, i)) for i in range(len(of_test))])
-    # Where all distances are equal, so are the ranks, and there is nothing to test.
-    constant = bool(np.ptp(np.concatenate([of_test, distance])) == 0)
-    p_value = 1.0 if constant else mannwhitneyu(distance, of_test, alternative="less").pvalue
+    p_value = mannwhitneyu(distance, of_test, alternative="less").pvalue
     return Memorisation(
         median_synthetic=float(np.median(distance)),
-        median_test=float(np.median(of_test)),
-        near_copies=float(np.mean(distance < NEAR * np.median(of_test))),
+        median_test=usual,
+        near_copies=float(np.mean(distance < NEAR * usual)),
         near_copies_test=float(np.mean(of_test < NEAR * others)),
         p_value=float(p_value),
         nearest=nearest,
         distance=distance,
     )
-
-
-def _by_volume(features: ArrayLike) -> Array:
-    array = np.asarray(features, dtype=np.float64)
-    return array.reshape(len(array), -1) if array.ndim == 3 else array
 
 
 def _nearest(train: Array, rows: Array) -> tuple[NDArray[np.int_], Array]:

@@ -33,8 +33,10 @@ NO_INTERVAL = Interval(float("nan"), float("nan"))
 class PairedGain(NamedTuple):
     """Mean of ``rs - r`` over n patients, in the units of the score.
 
-    ``interval`` is for new patients and, with several seeds, new training seeds; ``p_value`` is
-    the two-sided Wilcoxon signed-rank p of the patients' gains (their means over the seeds).
+    ``interval`` is for new patients and, with several seeds, new training seeds. ``p_value`` is the
+    two-sided Wilcoxon signed-rank p of the patients' gains (their means over the seeds). That test
+    takes the networks as they are, and finds what luck of training does to all patients alike: with
+    several seeds the p is therefore no smaller than that of `crossed_p`, which knows of training.
     """
 
     mean: float
@@ -155,11 +157,14 @@ def paired_gain(
         )
     gains = (second - first)[:, ~absent.any(axis=0)]
     by_patient = gains.mean(axis=0)
+    p_value = wilcoxon(by_patient)
+    if len(gains) > 1 and by_patient.size > 1:
+        p_value = max(p_value, crossed_p(gains, n_resamples, seed))
     return PairedGain(
         float(by_patient.mean()) if by_patient.size else float("nan"),
         crossed_interval(gains, n_resamples, seed, level),
         by_patient.size,
-        wilcoxon(by_patient),
+        p_value,
     )
 
 
@@ -194,27 +199,65 @@ def crossed_interval(
     Raises:
         ValueError: another shape, or a value that is not finite.
     """
-    from scipy.stats import norm, t
+    sample = _crossed(values)
+    if min(sample.shape) < 1 or sample.shape[1] < 2:
+        return NO_INTERVAL
+    upper = (1 + level) / 2
+    deviations = _deviations(sample, n_resamples, seed, upper)
+    low, high = sample.mean() + np.quantile(deviations, [1 - upper, upper])
+    return Interval(float(low), float(high))
 
+
+def crossed_p(values: ArrayLike, n_resamples: int = N_RESAMPLES, seed: int = 0) -> float:
+    """Two-sided p that a mean over patients crossed with seeds is 0: `crossed_interval`, inverted.
+
+    Args:
+        values, n_resamples, seed: see `crossed_interval`.
+
+    Returns:
+        The share of deviations at least as far from 0 as the mean is, in (0, 1]; nan with fewer
+        than two patients. Never below 1 / (n_resamples + 1).
+
+    Raises:
+        ValueError: another shape, or a value that is not finite.
+    """
+    sample = _crossed(values)
+    if min(sample.shape) < 1 or sample.shape[1] < 2:
+        return float("nan")
+    deviations = _deviations(sample, n_resamples, seed, upper=0.975)
+    far = np.count_nonzero(np.abs(deviations) >= abs(sample.mean()))
+    return float((1 + far) / (n_resamples + 1))
+
+
+def _crossed(values: ArrayLike) -> NDArray[np.float64]:
+    """Values ``(n,)`` or ``(n_seeds, n)`` as ``(n_seeds, n)``, all finite."""
     sample = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if sample.ndim != 2 or not np.isfinite(sample).all():
         raise ValueError(
             f"The values have shape {np.shape(values)} and {_not_finite(sample)} that are not "
             "finite; expected finite values, (n,) or (n_seeds, n)."
         )
+    return sample
+
+
+def _deviations(
+    sample: NDArray[np.float64], n_resamples: int, seed: int, upper: float
+) -> NDArray[np.float64]:
+    """How far the mean of ``(n_seeds, n)`` may lie from the true one, ``(n_resamples,)`` draws.
+
+    ``upper`` is the quantile at which the bootstrap over patients is stretched to Student's t.
+    """
+    from scipy.stats import norm, t
+
     n_seeds, n = sample.shape
-    if n < 2 or n_seeds < 1:
-        return NO_INTERVAL
-    mean, upper = float(sample.mean()), (1 + level) / 2
-    drawn = _weights(n, n_resamples, 1, (seed, 0)) @ sample.mean(axis=0) - mean
+    drawn = _weights(n, n_resamples, 1, (seed, 0)) @ sample.mean(axis=0) - sample.mean()
     deviations = drawn * (t.ppf(upper, n - 1) / norm.ppf(upper))
     if n_seeds > 1:
         error = sample.mean(axis=1).std(ddof=1) / np.sqrt(n_seeds)
         luck = np.random.default_rng((seed, 1)).standard_t(n_seeds - 1, n_resamples)
         deviations += error * luck
     deviations[np.abs(deviations) < _NOISE] = 0.0
-    low, high = mean + np.quantile(deviations, [1 - upper, upper])
-    return Interval(float(low), float(high))
+    return np.asarray(deviations, dtype=np.float64)
 
 
 def wilcoxon(gains: ArrayLike) -> float:
@@ -283,8 +326,9 @@ def rank_bootstrap(
 ) -> Ranks:
     """Ranks by mean score, higher is better, with a bootstrap over patients (and seeds).
 
-    A resample draws the same patients and seeds for every candidate, so that what makes a patient
-    easy for all of them moves no rank.
+    A resample draws the same patients for every candidate, so that what makes a patient easy for
+    all of them moves no rank. With several seeds each candidate's own luck of training is added, as
+    in `crossed_interval`; with one it is in no rank.
 
     Args:
         scores: ``(g, n)`` scores of g candidates for the same n patients, or ``(g, n_seeds, n)``.
@@ -309,7 +353,12 @@ def rank_bootstrap(
             f"The scores hold {_not_finite(values)} values that are not finite; rank by the "
             "patients that every candidate has a score for."
         )
-    means = _crossed_means(values, n_resamples, seed)
+    means = values.mean(axis=1) @ _weights(values.shape[2], n_resamples, 0, (seed, 0)).T
+    n_seeds = values.shape[1]
+    if n_seeds > 1:
+        errors = values.mean(axis=2).std(axis=1, ddof=1) / np.sqrt(n_seeds)
+        rng = np.random.default_rng((seed, 1))
+        means = means + errors[:, None] * rng.standard_t(n_seeds - 1, (len(values), n_resamples))
     return _ranks(-values.mean(axis=(1, 2)), -means, level)
 
 
@@ -353,20 +402,6 @@ def _ranks(value: NDArray[np.float64], drawn: NDArray[np.float64], level: float)
     low, high = np.quantile(ranks, tails, axis=1, method="inverted_cdf")
     first = (best / best.sum(axis=0)).mean(axis=1)
     return Ranks(rankdata(np.round(value, 12)), low, high, first)
-
-
-def _crossed_means(values: NDArray[np.float64], n_resamples: int, seed: int) -> NDArray[np.float64]:
-    """Means ``(g, n_resamples)`` of values ``(g, n_seeds, n)``, seeds and patients redrawn.
-
-    Independently of one another (the pigeonhole bootstrap; McCullagh 2000, Owen 2007).
-    """
-    _, n_seeds, n = values.shape
-    patients = _weights(n, n_resamples, 0, (seed, 0))
-    if n_seeds == 1:
-        return np.asarray(values[:, 0] @ patients.T, dtype=np.float64)
-    seeds = _weights(n_seeds, n_resamples, 0, (seed, 1))
-    means = np.einsum("rs,gsn,rn->gr", seeds, values, patients, optimize=True)
-    return np.asarray(means, dtype=np.float64)
 
 
 @lru_cache(maxsize=8)

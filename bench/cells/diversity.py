@@ -14,9 +14,11 @@ def run(context: Context) -> list[Record]:
     """Records the mean MS-SSIM of pairs; of the test volumes where the set is the real one."""
     count, pairs = int(context.spec["count"]), int(context.spec["pairs"])
     part = context.spec["part"]
-    volumes = context.volumes("test") if part == "real" else context.synthetic()
-    path, _ = volumes.rows[0]
-    images = np.load(path, mmap_mode="r", allow_pickle=False)[:count]  # read pair by pair
+    folder = context.needed("data") / "test"
+    if part == "synthetic":
+        folder = context.needed("synthetic") / "synthetic"
+    # Memory-mapped, and read pair by pair.
+    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)[:count]
     return measured(
         ["ms_ssim"],
         lambda: [ms_ssim_diversity(images, max_pairs=pairs).mean],

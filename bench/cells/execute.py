@@ -29,6 +29,7 @@ KINDS = {
     "score": "bench.cells.score:run",
     "task-score": "bench.cells.score:run",
     "memorise": "bench.cells.memorise:run",
+    "task-memorise": "bench.cells.memorise:run",
     "diversity": "bench.cells.diversity:run",
     "structures": "bench.cells.structures:run",
     "fidelity": "bench.cells.fidelity:run",

@@ -14,6 +14,7 @@ import json
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,16 +68,25 @@ class FeatureCache:
         return {plane: values.astype(np.float64) for plane, values in arrays.items()}
 
     def write(self, key: str, features: Features) -> None:
-        """Keep a volume's features, whole or not at all: two runs that do so do no harm."""
+        """Keep a volume's features, whole or not at all: two runs that do so do no harm.
+
+        Where the folder cannot be written (a full disk, no permission), nothing is kept and
+        nothing fails: the caller has the features, and a later cell computes them again.
+        """
         arrays = {plane: _narrow(values) for plane, values in features.items()}
         checksum = np.frombuffer(_checksum(key, arrays), dtype=np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, **cast(dict[str, Any], {**arrays, _CHECKSUM: checksum}))
         path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}")
-        temporary.write_bytes(buffer.getvalue())
-        os.replace(temporary, path)
+        # A cell of hours must not fail for what only saves time.
+        with suppress(OSError):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_bytes(buffer.getvalue())
+                os.replace(temporary, path)
+            finally:  # gone by now, unless it was not written whole
+                temporary.unlink(missing_ok=True)
 
 
 def _checksum(key: str, arrays: Mapping[str, NDArray[Any]]) -> bytes:

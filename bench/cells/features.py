@@ -21,8 +21,11 @@ from metrics.fid import plane_features
 CHUNK = 8
 """Volumes in memory at once."""
 
-TASK = "task"
 VOLUME = "volume"
+"""The only plane of task features."""
+
+DETERMINANTS = ("extractor", "plugin", "version", "preprocess", "protocol")
+"""What of a cell's specification changes the features of a volume, beside the weights."""
 
 Extract = Callable[[NDArray[Any]], dict[str, NDArray[np.float64]]]
 """From volumes (B, D, H, W) to arrays whose first axis is the volumes', by plane."""
@@ -36,8 +39,8 @@ def run(context: Context) -> list[Record]:
     """
     spec = context.spec
     volumes = _volumes(context, spec["part"], int(spec["count"]))
-    sha256 = labeller_sha256(context) if spec["extractor"] == TASK else spec["sha256"]
-    determinants = {key: spec[key] for key in ("extractor", "version", "preprocess", "protocol")}
+    sha256 = labeller_sha256(context) if of_labeller(context) else spec["sha256"]
+    determinants = {key: spec[key] for key in DETERMINANTS}
     cache = FeatureCache(context.store.out / "features", {**determinants, "sha256": sha256})
     rows = _collected(context, volumes, cache, lambda: _extract(context, volumes))
     planes = {plane: np.stack([row[plane] for row in rows]) for plane in rows[0]}
@@ -77,18 +80,23 @@ def stored_image(volumes: VolumeSet, index: int) -> NDArray[Any]:
 
 def make_extractor(context: Context) -> Extractor:
     """The extractor that was decided on before the run."""
-    spec, extra = context.spec, context.cell.extra
+    spec = context.spec
     facts = ExtractorFacts(
         name=spec["extractor"],
         version=spec["version"],
         preprocess=spec["preprocess"],
         sha256=spec["sha256"],
-        path=extra["weights"],
+        path=context.cell.extra["weights"],
         protocol=spec["protocol"],
-        plugin=extra.get("plugin", ""),
+        plugin=spec["plugin"],
     )
     extractor: Extractor = build_extractor(facts, context.device.torch_device())
     return extractor
+
+
+def of_labeller(context: Context) -> bool:
+    """Whether these are task features: only they need a segmenter that was fitted in this run."""
+    return "labeller" in context.cell.needs
 
 
 def labeller_sha256(context: Context) -> str:
@@ -98,7 +106,7 @@ def labeller_sha256(context: Context) -> str:
 
 
 def _extract(context: Context, volumes: VolumeSet) -> Extract:
-    if context.spec["extractor"] == TASK:
+    if of_labeller(context):
         from bench.cells.labeller import load_labeller
         from metrics.extractors.task import TaskFeatures
 

@@ -1,4 +1,4 @@
-"""Does a generator repeat its training volumes? Distances in feature space, and the nearest pairs."""
+"""Does a generator repeat its training volumes? Distances of features, and the nearest pairs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bench.cells.context import Context
 from bench.cells.measure import measured
-from bench.cells.score import Features, Planes, read_features
+from bench.cells.score import Features, Planes, by_volume, read_features
 from bench.cells.segment import first_cases
 from bench.records import Record
 from bench.volumes import VolumeSet
@@ -18,16 +18,16 @@ SHOWN = 6
 
 
 def run(context: Context) -> list[Record]:
-    """Leaves ``pairs.npz``, axial slices of the nearest pairs; records distances and near copies."""
+    """Leaves ``pairs.npz``, slices of the nearest pairs; records distances and near copies."""
     train, test, made = (
-        by_volume(read_features(context, role)) for role in ("train", "test", "features")
+        side_by_side(read_features(context, role)) for role in ("train", "test", "features")
     )
     found: list[Memorisation] = []
 
     def values() -> list[float]:
         m = memorisation(train, test, made)
         found.append(m)
-        ratio = m.median_synthetic / m.median_test if m.median_test > 0 else float("nan")
+        ratio = m.median_synthetic / m.median_test
         shares = (m.near_copies, m.near_copies_test)
         return [m.median_synthetic, m.median_test, ratio, *shares, m.p_value]
 
@@ -41,10 +41,9 @@ def run(context: Context) -> list[Record]:
     return records
 
 
-def by_volume(features: Planes) -> Features:
-    """One row per volume: the features of all planes side by side, slices averaged."""
-    rows = [x.mean(axis=1) if x.ndim == 3 else x for x in features.values()]
-    return np.concatenate(rows, axis=1)
+def side_by_side(features: Planes) -> Features:
+    """One row per volume: the features of all planes."""
+    return np.concatenate([by_volume(x) for x in features.values()], axis=1)
 
 
 def keep_pairs(

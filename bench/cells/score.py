@@ -88,21 +88,32 @@ def with_interval(record: Record, replicates: NDArray[np.float64]) -> Record:
 
 
 def companions(context: Context, real: Planes, synthetic: Planes) -> list[Record]:
-    """What says how far the FID can be trusted: unbiased distances, fidelity, coverage."""
+    """What says how far the FID can be trusted: unbiased distances, fidelity, coverage.
+
+    These compare volumes: slices of one volume are no independent draws, and one's nearest
+    neighbours are its own. Of features by slice, the mean over a volume's slices stands for it.
+    """
     k = int(context.spec["neighbours"])
-    distances: dict[str, Callable[[Features, Features], float]] = {
-        "fid_extrapolated": frechet_extrapolated,
+    unbiased: dict[str, Callable[[Features, Features], float]] = {
         "kid": kernel_distance,
         "mmd_rbf": rbf_mmd,
     }
     records = []
     for plane in real:
-        x, y = pooled(real[plane]), pooled(synthetic[plane])
-        for metric, distance in distances.items():
+        x, y = real[plane], synthetic[plane]
+        extrapolated = partial(frechet_extrapolated, x, y)
+        records += measured(["fid_extrapolated"], values_of(extrapolated), Record(plane=plane))
+        x, y = by_volume(x), by_volume(y)
+        for metric, distance in unbiased.items():
             records += measured([metric], values_of(partial(distance, x, y)), Record(plane=plane))
         names = ["precision", "recall", "density", "coverage"]
         records += measured(names, partial(manifold, x, y, k), Record(plane=plane))
     return records + (averages(records) if len(real) > 1 else [])
+
+
+def by_volume(features: Features) -> Features:
+    """One row per volume, ``(n, d)``: the mean of its slices' where features are by slice."""
+    return features.mean(axis=1) if features.ndim == 3 else features
 
 
 def values_of(distance: Callable[[], float]) -> Callable[[], list[float]]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from bench.cells.context import Context
 from bench.cells.measure import measured
+from bench.cells.segment import first_cases
 from bench.records import Record
 from bench.volumes import VolumeSet
 from metrics.structures import Sizes, compare_sizes, sizes_of_all
@@ -26,8 +27,8 @@ def run(context: Context) -> list[Record]:
         context.volumes("test"),
     )
     real = context.spec["part"] == "real"
-    volumes = train if real else context.synthetic()
-    volumes = volumes.subset(range(min(count, len(volumes))))
+    count = min(count, len(train)) if real else count
+    volumes = first_cases(train, count) if real else context.synthetic().subset(range(count))
     names = {i: name for i, name in test.label_names.items() if i != 0}
     spacing = np.median([case.spacing for case in train.cases], axis=0)
     found, reference = (measure(these, list(names), spacing) for these in (volumes, test))

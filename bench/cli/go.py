@@ -15,7 +15,7 @@ from bench.cli.progress import make_watcher
 from bench.engine import Outcome
 from bench.engine.inline import InlineEngine
 from bench.errors import Interrupted
-from bench.harness import Plan, describe, start
+from bench.harness import Plan, describe, repeats, start
 from bench.store import Store
 
 INTERRUPTED = 130
@@ -25,11 +25,13 @@ def go(plan: Plan, out: Path, retry_failed: bool) -> int:
     """Run the plan and return the exit code: 0 all done, 1 some cells failed, 130 interrupted."""
     console = Console()
     data = plan.data
+    held = f", {data.n_held} held-out" if data.n_held else ""
     head = (
-        f"{data.name}: {data.n_train} training, {data.n_val} validation, {data.n_test} test cases; "
-        f"{len(plan.cells)} cells into {out}"
+        f"{data.name}: {data.n_train} training, {data.n_val} validation, {data.n_test} test{held} "
+        f"cases; {len(plan.cells)} cells into {out}"
     )
-    console.print(head, highlight=False, markup=False, soft_wrap=True)
+    for line in filter(None, (head, repeats(plan))):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     with stop_on_signals() as stop:
         try:
             with make_watcher(console, plan.cells, Store(out)) as watcher:

@@ -11,13 +11,19 @@ import typer
 from bench.errors import InputError
 
 Plugins = Annotated[
-    list[Path], typer.Option("--plugin", help="Python file that defines a generator or segmenter.")
+    list[Path],
+    typer.Option(
+        "--plugin", help="Python file that defines a generator, segmenter or extractor; repeatable."
+    ),
 ]
 
 
 def run(
     generators: Annotated[
-        str, typer.Option(help='"all", "none", or names separated by commas.')
+        str,
+        typer.Option(
+            help='"all", "none", "controls", or names separated by commas; "all" has no controls.'
+        ),
     ] = "all",
     segmenters: Annotated[
         str, typer.Option(help='"all", "none", or names separated by commas.')
@@ -46,7 +52,10 @@ def run(
         str | None, typer.Option(help="Synthetic volumes per real case, e.g. 0.5,1,2.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="MedicalNet's resnet_50_23dataset.pth for the FID.")
+        Path | None,
+        typer.Option(
+            help="The extractor's file of weights; MedicalNet's is resnet_50_23dataset.pth."
+        ),
     ] = None,
     plugin: Plugins = [],  # noqa: B006
     retry_failed: Annotated[

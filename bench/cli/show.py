@@ -18,9 +18,10 @@ def show_plan(plan: Plan, out: Path) -> None:
     console = Console()
     store = Store(out)
     data = plan.data
+    held = f", {data.n_held} held-out" if data.n_held else ""
     console.print(
-        f"{data.name}: {data.n_train} training, {data.n_val} validation, {data.n_test} test cases, "
-        f"grid {'x'.join(map(str, plan.config.data.grid))}; tasks "
+        f"{data.name}: {data.n_train} training, {data.n_val} validation, {data.n_test} test{held} "
+        f"cases, grid {'x'.join(map(str, plan.config.data.grid))}; tasks "
         f"{', '.join(plan.config.tasks or [t.name for t in data.tasks])}",
         highlight=False,
         markup=False,

@@ -42,6 +42,13 @@ from numpy.typing import NDArray
 PlaneProtocol = Literal["reorient", "2.5d"]
 PROTOCOLS: tuple[PlaneProtocol, ...] = ("reorient", "2.5d")
 
+# Features of the run's own segmenter, `metrics.extractors.task`. They stand here, where no torch is
+# imported, because whoever plans a run needs them too: the version is part of what is looked up.
+TASK_NAME = "task"
+TASK_VERSION = "1"
+"""Raised with every change of the task features."""
+TASK_PROTOCOL = "volume"
+
 
 class Extractor(Protocol):
     """Maps volumes or slices to feature vectors, each independently of its batch.

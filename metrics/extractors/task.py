@@ -7,14 +7,14 @@ texture descriptor sees the opposite. The two are measured side by side and neve
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-NAME = "task"
+from metrics.extractors import TASK_NAME, TASK_PROTOCOL, TASK_VERSION
 
 
 class TaskFeatures:
@@ -33,9 +33,9 @@ class TaskFeatures:
         batch_size: volumes on the device at once; it bounds memory and does not change features.
     """
 
-    name = NAME
-    version = "1"  # raised with every change of the features
-    protocol = "volume"
+    name = TASK_NAME
+    version = TASK_VERSION
+    protocol = TASK_PROTOCOL
 
     def __init__(
         self, network: nn.Module, sha256: str, device: str = "cpu", batch_size: int = 2
@@ -90,15 +90,17 @@ def _encoded(network: nn.Module, images: Tensor) -> Tensor:
     if not levels:
         raise ValueError(
             f"The network {type(network).__name__} has no 3D convolutions; task features need a "
-            "convolutional segmenter."
+            "convolutional segmenter: choose another labeller.segmenter, or leave them out by "
+            "scoring.task_features=false."
         )
     return torch.cat(list(levels.values()), dim=1)
 
 
 def _moments(response: Tensor, convolution: nn.Module) -> Tensor:
     """Means and deviations ``(B, 2 C)`` of a response ``(B, C, D, H, W)`` of filters of norm 1."""
-    weight = convolution.get_parameter("weight").double()
-    norm = weight.flatten(1).norm(dim=1).clamp(min=1e-12)
+    # The attribute: where weight normalisation or the like makes the weight, it is no parameter.
+    weight = cast(Tensor, convolution.weight)
+    norm = weight.double().flatten(1).norm(dim=1).clamp(min=1e-12)
     values = response.flatten(2).double()
     mean, deviation = values.mean(dim=2), values.std(dim=2, correction=0)
     return torch.cat([mean / norm, deviation / norm], dim=1)

@@ -7,6 +7,7 @@ docs/peers.md, with the times. Times are of the processor, medians of rounds tak
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -116,11 +117,16 @@ def test_the_value_is_the_peers_and_the_time_no_longer(
     benchmark: Any, peer: Peer, size: tuple[int, ...]
 ) -> None:
     _require(peer)
-    row = benchmark.pedantic(lambda: peers.measure(peer, size), rounds=1)
+    row = peers.measure(peer, size)
+    # pytest-benchmark's table is of our times; the peer's stand in the names.
+    benchmark._timer = time.process_time
+    benchmark.name = f"{row.metric}, {row.size}: {row.ratio:.3g} times as fast as {row.peer}"
     benchmark.extra_info.update(
         ratio=row.ratio, ours=row.seconds_ours._asdict(), peer=row.seconds_theirs._asdict()
     )
-    _check_value(peer, peers.inputs(peer, size), row.ours, row.theirs)
+    data = peers.inputs(peer, size)
+    benchmark.pedantic(peers.OURS[peer.metric](data), rounds=3, warmup_rounds=1)
+    _check_value(peer, data, row.ours, row.theirs)
     assert row.ratio >= peer.at_least
     if peer.metric == "Fréchet" and peer.package == "monai" and size[0] == 144:
         assert row.ratio >= 100

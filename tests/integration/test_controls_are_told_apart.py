@@ -73,20 +73,24 @@ def test_the_oracle_is_at_the_floor(scored: pd.DataFrame) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["score", "task-score"])
-def test_average_is_caught_by_recall_and_coverage(scored: pd.DataFrame, kind: str) -> None:
-    plane = "average" if kind == "score" else "volume"
-    for metric in ("recall", "coverage"):
-        assert value(scored, metric, "average", kind=kind, plane=plane) < 0.1
-        assert value(scored, metric, "oracle", kind=kind, plane=plane) > 0.6
+def test_average_is_caught_by_recall_and_coverage(scored: pd.DataFrame) -> None:
+    for kind, plane in (("score", "average"), ("task-score", "volume")):
+        for metric, most in (("recall", 0.1), ("coverage", 0.3)):
+            assert value(scored, metric, "average", kind=kind, plane=plane) < most
+            assert value(scored, metric, "oracle", kind=kind, plane=plane) > 0.6
 
 
 @pytest.mark.slow
-def test_copycat_is_caught_by_memorisation_while_its_fid_is_excellent(scored: pd.DataFrame) -> None:
-    assert value(scored, "near_copies", "copycat") > 0.9
-    assert value(scored, "memorisation_p", "copycat") < 1e-4
-    assert value(scored, "near_copies", "oracle") <= 0.1
-    assert value(scored, "memorisation_p", "oracle") > 0.01
+@pytest.mark.parametrize("kind", ["memorise", "task-memorise"])
+def test_copycat_is_caught_by_memorisation(scored: pd.DataFrame, kind: str) -> None:
+    assert value(scored, "near_copies", "copycat", kind=kind) > 0.9
+    assert value(scored, "memorisation_p", "copycat", kind=kind) < 1e-4
+    assert value(scored, "near_copies", "oracle", kind=kind) <= 0.1
+    assert value(scored, "memorisation_p", "oracle", kind=kind) > 0.01
+
+
+@pytest.mark.slow
+def test_the_fid_of_copycat_is_excellent(scored: pd.DataFrame) -> None:
     fid = {
         name: value(scored, "fid", name, kind="score", plane="average")
         for name in ("copycat", "oracle", "blur-0.5")
@@ -95,14 +99,18 @@ def test_copycat_is_caught_by_memorisation_while_its_fid_is_excellent(scored: pd
 
 
 @pytest.mark.slow
-def test_mislabelled_is_caught_by_label_fidelity_while_its_fid_is_the_oracles(
+def test_a_value_that_is_missing_says_why(scored: pd.DataFrame) -> None:
+    silent = scored[scored["value"].isna() & (scored["reason"] == "")]
+    assert silent[["kind", "generator", "metric"]].values.tolist() == []
+
+
+@pytest.mark.slow
+def test_mislabelled_is_caught_by_label_fidelity_while_its_fid_is_at_the_floor(
     scored: pd.DataFrame,
 ) -> None:
-    fids = [
-        value(scored, "fid", name, kind="score", plane="average")
-        for name in ("mislabelled", "oracle")
-    ]
-    assert fids[0] == fids[1]  # the same images, the same cached features
+    fid = scored[(scored["metric"] == "fid") & (scored["generator"] == "mislabelled")]
+    ends = fid[(fid["kind"] == "score") & (fid["plane"] == "average")].iloc[0]
+    assert ends["low"] < value(scored, "fid", "real", kind="score", plane="average") < ends["high"]
     right = value(scored, "label_fidelity", "oracle", label="")
     wrong = value(scored, "label_fidelity", "mislabelled", label="")
     shuffled = value(scored, "label_fidelity_shuffled", "mislabelled", label="")
@@ -114,9 +122,9 @@ def test_mislabelled_is_caught_by_label_fidelity_while_its_fid_is_the_oracles(
 def learning() -> list[str]:
     """Six real cases, a U-Net, one task."""
     return [
-        *("--segmenters", "unet", "--tasks", "liver-only", "--real", "6", "--ratio", "6"),
+        *("--segmenters", "unet", "--tasks", "liver-only", "--real", "6", "--ratio", "8"),
         *options("data.cases=60", "data.split=[0.3,0.1,0.6]", "scoring.task_features=false"),
-        *training("segmentation", 120),
+        *training("segmentation", 200),
         *training("labeller", 5),
     ]
 
@@ -142,9 +150,8 @@ def test_r_against_r_of_other_seeds_is_no_gain(alone: pd.DataFrame) -> None:
     for half in combinations(range(1, 6), 2):
         first = [0, *half]
         rest = [seed for seed in range(6) if seed not in first]
-        gain = paired_gain(arm[first], arm[rest])
-        marked += gain.p_value < 0.05 and not gain.interval.low <= 0 <= gain.interval.high
-    assert marked <= 1
+        marked += paired_gain(arm[first], arm[rest]).p_value < 0.05
+    assert marked <= 1  # of ten that share their seeds
 
 
 @pytest.mark.slow
@@ -152,7 +159,7 @@ def test_r_against_r_of_other_seeds_is_no_gain(alone: pd.DataFrame) -> None:
 def test_fresh_real_cases_help_and_noise_and_wrong_labels_do_not(
     out: Path, learning: list[str]
 ) -> None:
-    run(out, "--generators", "oracle,pure-noise,mislabelled", "--seeds", "0,1,2", *learning)
+    run(out, "--generators", "oracle,pure-noise,mislabelled", "--seeds", "0,1,2,3", *learning)
     frame = pd.read_csv(out / "leaderboard" / "segmentation.csv")
     gains = frame.dropna(subset="generator").set_index("generator")
     assert gains.loc["oracle", "significant"]

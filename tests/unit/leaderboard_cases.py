@@ -165,6 +165,15 @@ def parsed(markdown: str) -> list[list[list[str]]]:
     return tables
 
 
+def under(markdown: str, heading: str) -> list[list[str]]:
+    """The first table below the heading that starts so."""
+    marks = "\n" + markdown
+    for level in ("\n## ", "\n### "):
+        if level + heading in marks:
+            return parsed(marks.split(level + heading, 1)[1].partition("\n")[2])[0]
+    raise AssertionError(heading)
+
+
 def row_of(frame: pd.DataFrame, **where: object) -> pd.Series:
     for column, value in where.items():
         frame = frame[frame[column] == value]
@@ -182,7 +191,8 @@ def measured() -> Made:
         made.fid(name, (fid, fid + 1, fid + 2), low=fid - 4, high=fid + 5)
         scores = {"fid_extrapolated": fid - 9, "kid": 0.05 * (1.02 - q), "mmd_rbf": 0.3 * (1.1 - q)}
         scores |= {"precision": q, "recall": q - 0.2, "density": q, "coverage": q - 0.1}
-        made.score("score", name, scores, plane="average", extractor="texture", protocol="reorient")
+        made.score("score", name, scores, plane="average", extractor="texture", protocol="reorient",
+                   n_real=8, n_synthetic=8)  # fmt: skip
         for r in range(40):
             drawn = {"fid_resample": fid + 1 + rng.normal(0, 10)}
             made.score("score", name, drawn, plane="average", case=str(r), extractor="texture",
@@ -190,17 +200,22 @@ def measured() -> Made:
         task = {"fid": fid / 2, **scores}
         made.score("task-score", name, task, plane="volume", extractor="task", protocol="volume",
                    low=fid / 2 - 1, high=fid / 2 + 1, n_real=8, n_synthetic=8)  # fmt: skip
-        made.score("diversity", name, {"ms_ssim": 0.9 - 0.1 * q})
-        made.score("fidelity", name, {"label_fidelity": q, "label_fidelity_shuffled": 0.4})
+        made.score("diversity", name, {"ms_ssim": 0.9 - 0.1 * q}, n_synthetic=8)
+        fits = {"label_fidelity": q, "label_fidelity_shuffled": 0.4}
+        made.score("fidelity", name, fits, n_synthetic=8)
         for label in ("liver", "tumour"):
+            by_class = {"label_fidelity": q - 0.1 * (label == "tumour")}
+            made.score("fidelity", name, {**fits, **by_class}, label=label)
             sizes = {"structure_volume_ml": 100 * q, "structure_volume_ks": 0.3}
             sizes |= {"structure_volume_p": 0.01 + q / 2, "structure_components": 1 / q}
             sizes |= {"structure_components_p": 0.0001, "structure_absent": 1 - q}
-            made.score("structures", name, sizes, label=label)
+            made.score("structures", name, sizes, label=label, n_synthetic=8)
         if name != "real":
             near = {"memorisation_distance": 4.0 * q, "memorisation_distance_test": 4.0}
             near |= {"memorisation_ratio": q, "near_copies": 0.125, "near_copies_test": 0.0}
-            made.score("memorise", name, near | {"memorisation_p": 0.2})
+            counts = {"n_real": 12, "n_synthetic": 8}
+            made.score("memorise", name, near | {"memorisation_p": 0.2}, **counts)
+            made.score("task-memorise", name, near | {"memorisation_p": 0.002}, **counts)
     cases = [f"case-{i}" for i in range(12)]
     for task in ("liver", "tumour"):
         for segmenter in ("unet", "vnet"):

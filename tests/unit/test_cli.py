@@ -24,6 +24,9 @@ TINY = [
 ]
 
 
+HELD_OUT = ["--set", "data.holdout=0.1"]
+
+
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data") / "ellipsoids", n=4)
@@ -140,6 +143,18 @@ def test_a_broken_data_set_leaves_another_runs_folder_alone(
         (["--set", "data.spacing=[1, 1, 1]"], "data.spacing"),
         (["--set", "labeller.segmenter=unett", "--generators", "toy-plain"], "'unett'"),
         (["--set", "data.cases=4", "--generators", "toy-plain"], "FID needs at least 2"),
+        (  # of a segmenter that is also among --segmenters
+            ["--set", "labeller.config.bogus=1", "--generators", "toy-plain"],
+            "Unknown key 'bogus' in labeller.config",
+        ),
+        (
+            ["--set", "labeller.config.channels=[4,4,4,4,4,4]", "--generators", "toy-plain"],
+            "unet cannot take the grid 32x32x32",
+        ),
+        (  # with one held-out case, no label is another case's
+            ["--generators", "mislabelled", "--set", "data.cases=10", *HELD_OUT],
+            "data.holdout 0.1 of phantom leaves 1",
+        ),
     ],
 )
 def test_a_bad_argument_is_named(
@@ -213,6 +228,7 @@ def test_dry_run_shows_the_plan_and_writes_nothing(bench: Bench, tmp_path: Path)
         "score": "2",
         "task-score": "2",
         "memorise": "1",
+        "task-memorise": "1",
         "diversity": "2",
         "structures": "2",
         "fidelity": "1",
@@ -224,6 +240,86 @@ def test_dry_run_shows_the_plan_and_writes_nothing(bench: Bench, tmp_path: Path)
     }
     assert "liver-only" in ran.out
     assert "vein-only" not in ran.out
+
+
+POINTWISE = """
+from bench import register_segmenter
+from torch import nn
+
+
+class Linear(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.layer = nn.Linear(1, classes)
+
+    def forward(self, x):
+        return self.layer(x.movedim(1, -1)).movedim(-1, 1)
+
+
+@register_segmenter("pointwise")
+def pointwise(inputs, outputs, size, config):
+    print(f"built for {outputs} channels")
+    return Linear(outputs)
+"""
+
+
+def test_the_labeller_is_checked_as_what_it_will_be(bench: Bench, tmp_path: Path) -> None:
+    """With a channel for every label, and 3D convolutions where task features are asked for."""
+    path = tmp_path / "pointwise.py"
+    path.write_text(POINTWISE)
+    out = tmp_path / "out"
+    labeller = ["--set", "labeller.segmenter=pointwise", "--generators", "toy-plain"]
+    arguments = ["run", "--dry-run", *TINY, "--plugin", TOYS, "--plugin", path, "--out", out]
+    arguments = [*arguments, *labeller]
+    refused = bench(*arguments)
+    assert refused.code == 2
+    assert "'pointwise' has no 3D convolutions" in refused.err
+    assert "set scoring.task_features=false" in refused.err
+    ran = bench(*arguments, "--set", "scoring.task_features=false")
+    assert ran.code == 0, ran.err
+    built = [line for line in ran.out.splitlines() if line.startswith("built")]
+    assert built == ["built for 5 channels"]
+
+
+@pytest.mark.parametrize(
+    ("generators", "settings", "held", "note"),
+    [
+        ("oracle", {"data.holdout": 0.2, "scoring.synthetic": 3}, ", 2 held-out cases;", True),
+        ("oracle", {"data.holdout": 0.2}, ", 2 held-out cases;", False),  # two are scored
+        ("copycat", {"data.holdout": 0.2, "scoring.synthetic": 3}, ", 2 held-out cases;", False),
+        ("oracle", {"scoring.synthetic": 3}, " 2 test cases;", False),  # fresh phantoms
+    ],
+)
+def test_a_run_says_first_what_is_held_out_and_whether_it_repeats(
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    generators: str,
+    settings: dict[str, float],
+    held: str,
+    note: bool,
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.cli.go.start", stop)
+    settings = {"data.cases": 10, **settings}
+    given = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    ran = bench("run", "--out", tmp_path / "out", *TINY, "--generators", generators, *given)
+    assert ran.code == 130, ran.err
+    assert held in ran.out
+    sentence = "The 3 scored volumes of oracle are made of only 2 held-out cases"
+    assert (sentence in ran.out) == note
+
+
+def test_help_names_every_kind_of_plugin_and_the_controls(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    told = " ".join(bench("run", "--help").out.split())
+    assert '"all", "none", "controls", or names' in told
+    assert "a generator, segmenter or extractor" in told
+    assert "The extractor's file of weights" in told
 
 
 def test_list_shows_plugins_of_files_and_what_they_take(bench: Bench) -> None:

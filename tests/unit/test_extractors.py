@@ -12,12 +12,13 @@ import pytest
 import torch
 
 import metrics.extractors.weights as weights_module
-from bench.config import ScoringConfig, validate
+from bench.config import ScoringConfig, resolve, validate
 from bench.errors import InputError
 from bench.extractor import build_extractor, decide_extractor
-from bench.plan import ExtractorFacts
+from bench.plan import DataFacts, ExtractorFacts, make_plan
 from bench.registry import EXTRACTORS, load_plugin
 from bench.store import sha256
+from metrics.extractors.texture import TextureExtractor
 from metrics.fid import fid_per_plane, plane_features
 from tests.conftest import Ran
 
@@ -202,16 +203,66 @@ def test_a_strangers_extractor_from_a_file(tmp_path: Path, protocol: str) -> Non
         (('    version = "3"\n', ""), "'histogram' has no version"),
         (("    needs_weights = False\n", ""), "has no needs_weights"),
         (('"{protocol}"', '"3d"'), "'histogram' has the protocol '3d'; use one of reorient, 2.5d"),
+        (('version = "3"', "version = 2"), "'histogram' has the version 2 of the type int"),
+        (("needs_weights = False", "needs_weights = 0"), "'histogram' has the needs_weights 0"),
+        (('("plain", "inverted")', '"plain"'), "'histogram' has the preprocessings 'plain'"),
+        (('    sha256 = ""\n', ""), "'histogram' has the sha256 None"),
+        (('sha256 = ""', "sha256 = 5"), "'histogram' has the sha256 5"),
+        (
+            ("device, preprocess)", "device)"),
+            "'histogram' cannot be built: TypeError: .*preprocess",
+        ),
+        (("assert weights is None", "1 / 0"), "'histogram' cannot be built: ZeroDivisionError"),
+        (("def __call__", "def called"), "'histogram' cannot be called"),
     ],
 )
-def test_an_extractor_without_the_contracts_attributes_is_refused(
+def test_an_extractor_that_misses_the_contract_is_refused(
     tmp_path: Path, change: tuple[str, str], message: str
 ) -> None:
     path = tmp_path / "broken.py"
-    path.write_text(STRANGER.replace(*change).replace("{protocol}", "reorient"))
+    broken = STRANGER.replace(*change).replace("{protocol}", "reorient")
+    assert broken != STRANGER.replace("{protocol}", "reorient")
+    path.write_text(broken)
     load_plugin(path)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         decide_extractor(scoring(extractor="histogram"))
+    assert "\n" not in str(caught.value)
+
+
+def renamed(name: str) -> type:
+    """A class that an entry point registers under another name than the one that it prints."""
+
+    class Mine(TextureExtractor):
+        pass
+
+    Mine.name = name
+    return Mine
+
+
+@pytest.mark.parametrize("name", ["task", "auto"])
+def test_a_printed_name_that_means_something_else_is_refused(name: str) -> None:
+    EXTRACTORS.register("mine", renamed(name))
+    with pytest.raises(InputError, match=rf"'mine' gives its name as '{name}', .* rename it"):
+        decide_extractor(scoring(extractor="mine"))
+
+
+def test_two_plugins_that_print_one_name_share_no_cell_of_features() -> None:
+    for plugin in ("first", "second"):
+        EXTRACTORS.register(plugin, type(plugin, (renamed("same"),), {}))
+    cells = []
+    for plugin in ("first", "second"):
+        facts = decide_extractor(scoring(extractor=plugin))
+        assert (facts.name, facts.plugin) == ("same", plugin)
+        cells.append(scored_cells(facts))
+    assert not cells[0] & cells[1]
+    assert cells[0] == scored_cells(decide_extractor(scoring(extractor="first")))
+
+
+def scored_cells(facts: ExtractorFacts) -> set[str]:
+    """Keys of the features and scores of a run on that extractor alone."""
+    config = resolve("quick", {}, ["scoring.task_features=false"], "copycat", "none", {})
+    data = DataFacts("toy", "f" * 64, {0: "background", 1: "organ"}, (), 6, 2, 4)
+    return {c.key for c in make_plan(config, data, facts) if c.kind in ("features", "score")}
 
 
 def test_list_and_doctor_show_them(bench: Bench, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from bench.cells.segment import first_cases
 from bench.device import Device
 from bench.extractor import register_extractor
 from bench.plan import TASK, Cell
+from bench.registry import EXTRACTORS
 from bench.store import Store
 from bench.volumes import VolumeSet, VolumeSetWriter
 from metrics.planes import PLANES
@@ -28,6 +30,7 @@ GRID = (32, 48, 32)
 LABELS = {0: "background", 1: "organ", 2: "vein"}
 DETERMINANTS = {
     "extractor": "toy",
+    "plugin": "toy",
     "version": "1",
     "preprocess": "",
     "protocol": "reorient",
@@ -97,7 +100,7 @@ def synthetic(store: Store, name: str, labels: int = 0, seed: int = 7) -> str:
 def extract(store: Store, part: str, count: int, needs: dict[str, str], **over: Any) -> Any:
     """features.npz of a features cell."""
     spec = {**DETERMINANTS, "part": part, "count": count, **over}
-    cell = Cell("features", spec, needs, extra={"weights": "", "plugin": spec["extractor"]})
+    cell = Cell("features", spec, needs, extra={"weights": ""})
     store.add(cell)
     with store.attempt(cell.key) as fresh:
         context = Context(cell, store, fresh, Device(), lambda *_: None, lambda: False)
@@ -194,6 +197,48 @@ def test_another_version_weights_protocol_or_preprocessing_is_extracted_anew(
     assert toy.seen == 2 * 3 * 3
     factor = 2 if name == "preprocess" else 1
     np.testing.assert_allclose(found["axial"], factor * before["axial"])
+
+
+def test_another_plugin_that_prints_the_same_name_is_extracted_anew(
+    store: Store, toy: type[Toy]
+) -> None:
+    double = type("Double", (toy,), {"preprocessings": ("double",)})
+    EXTRACTORS.register("toy-too", double)
+    assert double.name == toy.name == "toy"  # type: ignore[attr-defined]
+    needs = {"data": data(store)}
+    before = extract(store, "test", 3, needs)
+    toy.seen = double.seen = 0
+    found = extract(store, "test", 3, needs, plugin="toy-too")
+    assert double.seen == 3 * 3
+    for plane in PLANES:
+        np.testing.assert_array_equal(found[plane], before[plane])
+    extract(store, "test", 3, needs)
+    assert toy.seen == 0
+
+
+def test_a_folder_that_cannot_be_written_fails_no_cell(
+    store: Store, toy: type[Toy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs = {"data": data(store)}
+    (store.out / "features").write_text("in the way")
+    found = extract(store, "test", 3, needs)
+    (store.out / "features").unlink()
+    whole = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        whole(path, content[:100])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", full)
+        again = extract(store, "test", 3, needs)
+    assert [p for p in (store.out / "features").rglob("*") if p.is_file()] == []
+    later = extract(store, "test", 3, needs)
+    assert toy.seen == 3 * 3 * 3
+    assert len(files(store)) == 3
+    for plane in PLANES:
+        np.testing.assert_array_equal(again[plane], found[plane])
+        np.testing.assert_array_equal(later[plane], found[plane])
 
 
 def test_weights_that_changed_since_the_plan_are_refused(store: Store, toy: type[Toy]) -> None:
@@ -309,7 +354,7 @@ def test_slices_by_the_protocol_2_5d(store: Store) -> None:
             return np.stack([values.mean(axis=1), values.std(axis=1)], axis=1)
 
     register_extractor("slices")(Slices)
-    found = extract(store, "test", 3, {"data": data(store)}, extractor="slices", protocol="2.5d")
+    found = extract(store, "test", 3, {"data": data(store)}, plugin="slices", protocol="2.5d")
     assert {p: v.shape for p, v in found.items()} == {
         "axial": (3, 32, 2), "sagittal": (3, 32, 2), "coronal": (3, 48, 2)
     }  # fmt: skip
@@ -337,11 +382,13 @@ def test_task_features_of_the_labeller(store: Store) -> None:
             lambda fresh, network=network: torch.save(network.state_dict(), fresh / "state.pt"),  # type: ignore[misc]
         )
         needs = {"data": sets, "labeller": labeller}
-        over = {"extractor": TASK.name, "version": TASK.version, "protocol": TASK.protocol}
-        found.append(extract(store, "test", 3, needs, seed=0, **over))
+        over = {"extractor": TASK.name, "plugin": TASK.name, "protocol": TASK.protocol}
+        found.append(extract(store, "test", 3, needs, seed=0, version=TASK.version, **over))
     assert list(found[0]) == ["volume"]
     for network, features in zip(networks, found, strict=True):
         expected = TaskFeatures(network, "")(test.images())
         np.testing.assert_allclose(features["volume"], expected, rtol=1e-5, atol=1e-5)
     assert not np.allclose(found[0]["volume"], found[1]["volume"])
     assert len(files(store)) == 2 * 3
+    extract(store, "test", 3, needs, seed=0, version="raised", **over)
+    assert len(files(store)) == 3 * 3

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from leaderboard_cases import NAN, Made, named, parsed, row_of, two_by_two
+from leaderboard_cases import NAN, Made, named, parsed, row_of, two_by_two, under
 from rich.console import Console
 
 from bench.records import CellRow, Record, cells_frame, read_records, records_frame
@@ -178,7 +178,7 @@ def test_a_failed_cell_is_a_dash_without_a_mean_over_it_and_its_reason_is_listed
     row = row_of(board.segmentation, generator="alpha", segmenter="dynunet")
     assert (row["status"], row["reason"]) == ("failed", f"R+S: {reason}")
     assert row[["dice_rs", "gain_relative", "gain_absolute", "n_cases"]].isna().all()
-    listed = parsed(page(board))[-1]
+    listed = under(page(board), "Not measured")
     assert ["segment", "alpha", "DynUNet", "liver", "R+S", "3", "failed", reason] in listed
 
 
@@ -214,16 +214,60 @@ def test_a_done_cell_without_records_is_a_hole() -> None:
     assert "records are missing" in row["reason"]
 
 
-def test_a_block_of_blocked_cells_is_one_row_and_an_uneven_one_is_not() -> None:
+def test_what_one_failure_blocks_is_one_row_and_failures_are_not_grouped() -> None:
     made = two_by_two()
-    for segmenter, task in (("unet", "liver"), ("unet", "vein"), ("vnet", "liver")):
-        made.cell("segment", "g", segmenter, task, "R+S", "all", 1.0, 0, "blocked", "No fit.")
-    assert len(parsed(page(made.board()))[-1]) == 1 + 3
-    made.cell("segment", "g", "vnet", "vein", "R+S", "all", 1.0, 0, "blocked", "No fit.")
-    rows = parsed(page(made.board()))[-1]
-    assert rows[1:] == [
-        ["segment", "g", "U-Net, VNet", "liver, vein", "R+S", "0", "blocked", "No fit."]
+    why = "needs label, which failed: Out of memory."
+    made.cell("label", status="failed", reason="Out of memory.")
+    for name in ("alpha", "beta"):
+        for kind in ("fidelity", "task-score"):
+            made.cell(kind, name, status="blocked", reason=why)
+        for task in ("liver", "vein"):
+            arm = ("unet", task, "R+S", "all", 1.0)
+            made.cell("segment", name, *arm, seed=1, status="blocked", reason=why)
+    made.cell("segment", "beta", "vnet", "vein", "R+S", "all", 1.0, 1, "failed", "Out of memory.")
+    rows = under(page(made.board()), "Not measured")[1:]
+    assert sorted(rows) == [
+        ["fidelity × 2, task-score × 2, segment × 4", "alpha, beta", "U-Net", "liver, vein",
+         "R+S", "0, 1", "blocked", why],
+        ["label", "–", "–", "–", "–", "0", "failed", "Out of memory."],
+        ["segment", "beta", "VNet", "vein", "R+S", "1", "failed", "Out of memory."],
+    ]  # fmt: skip
+
+
+def test_the_published_tables_stand_at_the_end() -> None:
+    made = two_by_two()
+    made.cell("fit", "gamma", status="failed", reason="Timeout.")
+    headings = [line for line in page(made.board()).splitlines() if line.startswith("#")]
+    assert headings[-4:] == [
+        *("## Not measured", "## Published, other data"),
+        *("### Table 1, FID", "### Table 2, Dice with S by 3D-LLDM"),
     ]
+
+
+def test_seeds_that_one_arm_lacks_are_left_out_of_the_gain_and_told() -> None:
+    made = Made()
+    for seed, luck in ((0, 0.0), (1, 0.1)):
+        made.dice({"a": 0.5 + luck, "b": 0.7 + luck}, seed=seed)
+    for seed, gain in ((1, 0.02), (2, 0.5)):
+        made.dice({"a": 0.6 + gain, "b": 0.8 + gain}, "g", seed=seed)
+    board = made.board(seeds=(0, 1, 2))
+    row = board.segmentation.iloc[0]
+    assert (row["n_seeds"], row["n_cases"]) == (1, 2)
+    assert row["gain_absolute"] == pytest.approx(0.02)
+    assert row["reason"] == "Seeds of one arm only, left out of the gain: 0, 2."
+    assert row["reason"] in page(board)
+    assert not row["significant"]
+
+
+def test_arms_without_a_seed_in_common_have_no_gain_and_say_so() -> None:
+    made = Made()
+    made.dice({"a": 0.5, "b": 0.7}, seed=0)
+    made.dice({"a": 0.6, "b": 0.8}, "g", seed=1)
+    board = made.board(seeds=(0, 1))
+    row = board.segmentation.iloc[0]
+    assert (row["n_seeds"], row["n_cases"]) == (0, 0)
+    assert pd.isna(row["gain_absolute"])
+    assert "Seeds of one arm only, left out of the gain: 0, 1." in page(board)
 
 
 # Seeds, doses, parts of a run
@@ -288,10 +332,10 @@ def test_without_segmenters_or_generators_a_sentence_stands_for_the_table() -> N
 
 
 def test_the_caption_says_how_the_numbers_were_made() -> None:
-    board = two_by_two().board(notes=("ranks nothing",), splits={"training": 12})
+    board = two_by_two().board(notes=("ranks nothing",), splits={"training": 12, "held": 3})
     text = page(board)
     for said in ("one seed (0): no training variance", "texture, which needs no weights",
-                 "protocol reorient", "same number of optimiser steps", "12 training",
+                 "protocol reorient", "same number of optimiser steps", "12 training, 3 held",
                  "ranks nothing", "pseudo: ", "absent from the reference"):  # fmt: skip
         assert said in text, said
     made = Made()
@@ -348,7 +392,7 @@ def test_hostile_text_stays_in_its_cell() -> None:
     shown = " ".join(HOSTILE.replace("\x1b", "").split())
     tables = parsed(text)
     assert tables[0][1][0] == shown
-    assert tables[-1][1][-1] == shown
+    assert under(text, "Not measured")[1][-1] == shown
     for one in terminal_tables(board, 400):
         console = Console(width=400, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
         console.print(one)
@@ -400,7 +444,8 @@ def test_files_round_trip(tmp_path: Path) -> None:
     made.dice({"a": 0.1 + 0.2}, segmenter="dynunet")
     board = made.board()
     paths = write(board, tmp_path / "new" / "leaderboard")
-    tables = ["generators", "segmentation", "overall", "companions", "structures", "ranks"]
+    tables = ["generators", "segmentation", "overall"]
+    tables += ["companions", "structures", "ranks", "doses"]
     names = ["leaderboard.md", *(f"{name}.csv" for name in tables)]
     assert [path.name for path in paths] == names
     for path, name in zip(paths[1:], tables, strict=True):
@@ -436,7 +481,7 @@ def test_a_write_that_fails_leaves_the_old_file(
     with pytest.raises(OSError, match="disk full"):
         write(Made().board(), tmp_path)
     assert path.read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 7
+    assert len(list(tmp_path.iterdir())) == 8
 
 
 def test_records_from_their_csv_give_the_same_page(tmp_path: Path) -> None:

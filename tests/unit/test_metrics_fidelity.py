@@ -73,15 +73,22 @@ def test_the_mean_is_over_volumes_that_have_the_class_then_over_classes() -> Non
     seen = given.copy()
     seen[0, ..., 4:] = 0
     seen[1, ..., 6:] = 2  # seen where no label is: not punished
-    result = label_fidelity(seen, given, (1, 2, 3))
+    result = label_fidelity(seen, given, (1, 2, 3), expected=(1, 2))
     np.testing.assert_array_equal(result.matched_per_class, [1.0, 0.0, np.nan])
     assert result.matched == 0.5
+    # A class that real labels hold and no given one does counts as 0.
+    assert label_fidelity(seen, given, (1, 2, 3)).matched == pytest.approx(1 / 3)
+    # Leaving out what is hard does not pay.
+    easy = np.where(given == 2, 0, given)
+    assert label_fidelity(easy, easy, (1, 2), expected=(1, 2)).matched == 0.5
+    assert np.isnan(label_fidelity(seen, given, (1, 2, 3), expected=()).matched)
 
 
-def test_labels_that_are_all_background_have_no_score() -> None:
+def test_labels_that_are_all_background_fit_nothing() -> None:
     seen = volumes(3)
     result = label_fidelity(seen, np.zeros_like(seen), LABELS)
-    assert np.isnan([result.matched, result.shuffled]).all()
+    assert (result.matched, result.shuffled) == (0.0, 0.0)
+    assert np.isnan(result.matched_per_class).all()
     assert np.isnan(result.matched_per_class).all()
 
 

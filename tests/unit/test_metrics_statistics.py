@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from metrics.statistics import (
     bootstrap_interval,
     crossed_interval,
+    crossed_p,
     holm,
     paired_gain,
     rank_bootstrap,
@@ -179,46 +181,94 @@ def test_seeds_that_agree_change_nothing_and_one_seed_is_no_seed() -> None:
     assert thrice.interval.high - thrice.interval.low == pytest.approx(length, rel=0.06)
 
 
-def nulls(
-    n_seeds: int, n: int, training: float, repeats: int = 400
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """R against R: does the interval hold 0, does Wilcoxon's p fall below .05?
+def null_arms(rng: np.random.Generator, n_seeds: int, n: int, training: float) -> list[Any]:
+    """R twice: luck of training is the same for every patient of a seed, noise is each one's."""
+    patients = rng.uniform(0.3, 0.9, n)
+    return [
+        patients + rng.normal(0, training, (n_seeds, 1)) + rng.normal(0, 0.05, (n_seeds, n))
+        for _ in range(2)
+    ]
 
-    Arms differ by luck of training (the same for every patient of a seed) and by patient.
-    """
+
+class Null(NamedTuple):
+    """Shares of comparisons of R with R."""
+
+    covered: float  # the interval holds 0
+    rejected: float  # p < .05
+    patients_alone: float  # Wilcoxon's p < .05
+
+
+def nulls(n_seeds: int, n: int, training: float, repeats: int = 600) -> Null:
     rng = np.random.default_rng([n_seeds, n])
-    covered, rejected = [], []
+    found = []
     for _ in range(repeats):
-        patients = rng.uniform(0.3, 0.9, n)
-        arms = [
-            patients + rng.normal(0, training, (n_seeds, 1)) + rng.normal(0, 0.05, (n_seeds, n))
-            for _ in range(2)
-        ]
-        gain = paired_gain(*arms, n_resamples=300)
-        covered.append(gain.interval.low <= 0 <= gain.interval.high)
-        rejected.append(gain.p_value < 0.05)
-    return np.array(covered), np.array(rejected)
+        r, rs = null_arms(rng, n_seeds, n, training)
+        gain = paired_gain(r, rs, n_resamples=400)
+        holds = gain.interval.low <= 0 <= gain.interval.high
+        found.append((holds, gain.p_value < 0.05, wilcoxon((rs - r).mean(axis=0)) < 0.05))
+    return Null(*np.mean(found, axis=0))
 
 
 @pytest.mark.parametrize("n", [8, 25])
 def test_r_against_r_of_the_same_luck_is_rarely_significant(n: int) -> None:
-    covered, rejected = nulls(1, n, training=0.0)
-    # 400 draws of 5 % have a standard deviation of 1.1 %.
-    assert 0.91 <= covered.mean() <= 0.98
-    assert 0.02 <= rejected.mean() <= 0.08
+    null = nulls(1, n, training=0.0)
+    # 600 draws of 5 % have a standard deviation of 0.9 %.
+    assert 0.92 <= null.covered <= 0.98
+    assert 0.02 <= null.rejected <= 0.08
 
 
 @pytest.mark.parametrize(("n_seeds", "training"), [(2, 0.05), (3, 0.05), (5, 0.05), (3, 0.01)])
-def test_the_interval_over_seeds_covers_where_patients_alone_do_not(
+def test_luck_of_training_is_no_gain_though_patients_alone_say_so(
     n_seeds: int, training: float
 ) -> None:
-    """Training luck moves all patients together: Wilcoxon over patients takes it for a gain."""
-    covered, rejected = nulls(n_seeds, 25, training)
-    # Nominally 0.95; 400 draws have a standard deviation of 1.1 %.
-    assert covered.mean() >= 0.92
-    assert rejected.mean() > (0.3 if training > 0.01 else 0.05)
-    # Which is why a gain is called significant only where both agree.
-    assert (rejected & ~covered).mean() <= 0.08
+    null = nulls(n_seeds, 25, training)
+    assert null.covered >= 0.93
+    assert null.rejected <= 0.07
+    assert null.patients_alone > (0.5 if training > 0.01 else 0.1)
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5])
+def test_a_table_of_twenty_nulls_rarely_has_any_mark(n_seeds: int) -> None:
+    """Holm over the cells: at most 5 % of tables have a false mark."""
+    rng = np.random.default_rng(n_seeds)
+    marked = [
+        bool(
+            (
+                holm(
+                    [
+                        paired_gain(*null_arms(rng, n_seeds, 40, 0.02), n_resamples=2000).p_value
+                        for _ in range(20)
+                    ]
+                )
+                < 0.05
+            ).any()
+        )
+        for _ in range(100)
+    ]
+    assert np.mean(marked) <= 0.10  # 100 draws of 5 % have a standard deviation of 2.2 %
+
+
+def test_a_gain_beyond_luck_of_training_is_found() -> None:
+    rng = np.random.default_rng(0)
+    r, rs = null_arms(rng, 5, 40, 0.01)
+    gain = paired_gain(r, rs + 0.06)
+    assert gain.p_value < 0.005
+    assert gain.interval.low > 0
+
+
+def test_the_crossed_p_is_the_interval_inverted() -> None:
+    rng = np.random.default_rng(2)
+    for n_seeds in (1, 3):
+        for shift in np.linspace(0.0, 0.06, 9):
+            values = shift + rng.normal(0, 0.01, (n_seeds, 1)) + rng.normal(0, 0.05, (n_seeds, 12))
+            low, high = crossed_interval(values)
+            p = crossed_p(values)
+            if abs(p - 0.05) > 0.015:  # draws are finite, and not symmetric
+                assert (p < 0.05) == (low > 0 or high < 0)
+    assert np.isnan(crossed_p([0.3]))
+    assert crossed_p(np.zeros((2, 5))) == 1.0
+    with pytest.raises(ValueError, match="not finite"):
+        crossed_p([0.1, np.nan])
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +58,85 @@ def test_a_networks_own_features_are_the_ones_the_harness_plans() -> None:
         TaskFeatures.protocol,
     )
     assert TaskFeatures(segmenter("unet"), "ab").sha256 == "ab"
+
+
+def test_raising_their_version_changes_what_is_planned() -> None:
+    """In a process of its own: one number stands for the code, and both read it."""
+    code = (
+        "import metrics.extractors as declared\n"
+        "declared.TASK_VERSION = sys.argv[1]\n"
+        "import bench\n"
+        "from bench.config import resolve\n"
+        "from bench.plan import TASK, DataFacts, ExtractorFacts, make_plan\n"
+        "assert 'torch' not in sys.modules\n"
+        "from metrics.extractors.task import TaskFeatures\n"
+        "config = resolve('quick', {}, [], 'copycat', 'none', {})\n"
+        "data = DataFacts('toy', 'f' * 64, {0: 'background', 1: 'organ'}, (), 6, 2, 4)\n"
+        "cells = make_plan(config, data, ExtractorFacts('texture'))\n"
+        "print(TASK.version, TaskFeatures.version)\n"
+        "print(*(c.key for c in cells if 'labeller' in c.needs and c.kind == 'features'))\n"
+        "print(*(c.key for c in cells if c.kind == 'task-score'))\n"
+        "print(*(c.key for c in cells if c.kind == 'score'))\n"
+    )
+    found = []
+    for version in ("8", "9"):
+        command = [sys.executable, "-c", f"import sys\n{code}", version]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        lines = [line.split() for line in ran.stdout.splitlines()]
+        assert lines[0] == [version, version]
+        found.append(lines)
+    for before, after in zip(found[0][1:3], found[1][1:3], strict=True):
+        assert len(before) == len(after) > 1
+        assert not set(before) & set(after)
+    assert found[0][3] == found[1][3]
+
+
+class Normalised(nn.Module):
+    """Batch normalisation mixes volumes while it trains, and must not here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv3d(1, 3, 3, padding=1), nn.BatchNorm3d(3), nn.ReLU(), nn.Conv3d(3, 4, 2, 2)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.layers(x)
+        return result
+
+
+@pytest.mark.parametrize("make", [Normalised, lambda: segmenter("unet")], ids=["batch", "unet"])
+def test_neither_batch_size_nor_order_changes_features(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(3)
+    network = make().train()
+    images = volumes(5) * np.linspace(0.2, 1, 5, dtype=np.float32)[:, None, None, None]
+    alone = np.concatenate([TaskFeatures(network, "")(image[None]) for image in images])
+    scale = np.abs(alone).max(axis=0)  # of each feature: a mean near 0 is rounded like a large one
+    order = np.random.default_rng(4).permutation(5)
+    for batch_size in (1, 2, 3, 5):
+        extractor = TaskFeatures(network.train(), "", batch_size=batch_size)
+        for rows, expected in ((images, alone), (images[order], alone[order])):
+            assert (np.abs(extractor(rows) - expected) <= 1e-5 * scale + 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    "normalise",
+    [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm],
+)
+def test_filters_whose_weight_is_made_of_others(normalise: Callable[[nn.Module], object]) -> None:
+    """Weight normalisation makes the weight that the network has anyway."""
+    torch.manual_seed(1)
+    plain, made = TwoLevels().eval(), TwoLevels()
+    made.load_state_dict(plain.state_dict())
+    for module in (made.first, made.down, made.again):
+        normalise(module)
+    made.eval()
+    with torch.no_grad():
+        for name in ("first", "down", "again"):
+            getattr(plain, name).weight.copy_(getattr(made, name).weight)
+    images = volumes(2, side=8)
+    expected = TaskFeatures(plain, "")(images)
+    np.testing.assert_allclose(TaskFeatures(made, "")(images), expected, rtol=1e-5, atol=1e-6)
 
 
 class TwoLevels(nn.Module):
@@ -112,7 +195,7 @@ def test_bf16_autocast_around_it_changes_nothing() -> None:
 
 
 def test_what_has_no_features_is_refused() -> None:
-    with pytest.raises(ValueError, match="Flatten has no 3D convolutions"):
+    with pytest.raises(ValueError, match=r"Flatten has no 3D conv.*task_features=false"):
         TaskFeatures(nn.Flatten(), "")(volumes(1))
     for shape in ((0, 32, 32, 32), (32, 32, 32)):
         with pytest.raises(ValueError, match=r"expected \(B, D, H, W\), B >= 1"):

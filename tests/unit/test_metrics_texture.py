@@ -156,6 +156,20 @@ def test_a_volume_depends_on_no_other_and_on_no_run() -> None:
     assert (extractor.protocol, extractor.needs_weights) == ("reorient", False)
 
 
+def test_neither_batch_size_nor_order_changes_features_in_any_plane() -> None:
+    extractor = TextureExtractor()
+    volumes = smooth_volumes(7, seed=10)
+    alone = [plane_features(volume[None], extractor, "RAS") for volume in volumes]
+    order = np.random.default_rng(11).permutation(7)
+    for batch_size in (1, 3, 7):
+        found = plane_features(volumes, extractor, "RAS", batch_size)
+        turned = plane_features(volumes[order], extractor, "RAS", batch_size)
+        for plane in PLANES:
+            expected = np.concatenate([row[plane] for row in alone])
+            np.testing.assert_allclose(found[plane], expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(turned[plane], expected[order], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "make",
     [np.zeros, np.ones, lambda shape: np.pad(np.ones((1, 6, 6, 6)), ((0, 0), *[(13, 13)] * 3))],

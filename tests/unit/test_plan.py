@@ -93,8 +93,8 @@ def test_five_generators_five_segmenters_four_tasks_share_the_twenty_cells_of_ar
     # Three image-only generators are labelled by one labeller, which also gives the task features;
     # what is scored for generators is scored for real training volumes too: the floor.
     made = {"prepare": 1, "fit": 6, "sample": 5, "labeller": 1, "label": 3, "segment": 120}
-    scored = {"features": 14, "score": 6, "task-score": 6, "memorise": 5, "fidelity": 3}
-    assert kinds == Counter({**made, **scored, "diversity": 6, "structures": 6})
+    scored = {"features": 14, "score": 6, "task-score": 6, "memorise": 5, "task-memorise": 5}
+    assert kinds == Counter({**made, **scored, "fidelity": 3, "diversity": 6, "structures": 6})
 
 
 def test_generators_with_an_equal_stage_train_it_once() -> None:
@@ -196,6 +196,14 @@ def test_whatever_changes_a_number_changes_its_keys(
     before, after = keys(plan(), *kinds), keys(plan(**change), *kinds)
     assert before
     assert not before & after
+
+
+def test_what_reads_images_alone_waits_for_no_label() -> None:
+    before = plan()
+    after = plan(labeller={"training": {"steps": 11}}, segmentation={"training": {"steps": 11}})
+    untouched = ("fit", "sample", "score", "memorise", "diversity")
+    assert keys(before, *untouched) == keys(after, *untouched)
+    assert not keys(before, "label", "task-memorise", "fidelity") & keys(after)
 
 
 def test_a_configuration_of_one_generator_leaves_the_others_alone() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench.errors import InputError
-from bench.registry import GENERATORS, SEGMENTERS, Registry, load_plugin
+from bench.registry import EXTRACTORS, GENERATORS, SEGMENTERS, Registry, load_plugin
 
 GENERATOR = '''"""{text}"""
 from __future__ import annotations
@@ -161,10 +161,40 @@ def test_a_control_and_a_generator_share_no_name(tmp_path: Path, text: str, name
         load_plugin(path)
 
 
-@pytest.mark.parametrize("name", ["all", "none", "controls"])
-def test_words_that_mean_several_are_no_names(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["all", "none", "controls", "real", "", " "])
+def test_words_that_mean_something_else_are_no_names(tmp_path: Path, name: str) -> None:
+    """ "real" is the floor's row: a generator of that name would be mixed with it."""
     with pytest.raises(InputError, match=rf"'{name}' of .*mine.py .* rename it"):
         load_plugin(plugin_file(tmp_path, name))
+
+
+@pytest.mark.parametrize("name", ["auto", "task", "all", ""])
+def test_an_extractor_is_not_named_like_what_a_run_means_by_the_word(name: str) -> None:
+    with pytest.raises(InputError, match=rf"extractor '{name}' of .* rename it"):
+        EXTRACTORS.register(name, object)
+    if name in ("auto", "task"):  # other kinds may be
+        SEGMENTERS.register(name, type("Segmenter", (), {}))
+
+
+@pytest.mark.parametrize("group", ["toy.group", "toy.controls"])
+@pytest.mark.parametrize("name", ["real", "none"])
+def test_an_entry_point_of_a_reserved_name_is_refused(
+    package: Callable[..., Path], group: str, name: str
+) -> None:
+    registry: Registry[Any] = Registry(
+        "toy", "toy.group", controls="toy.controls", reserved={"real": "is the floor"}
+    )
+    package("odd", {name: "toy_reserved:X"}, {}, group)
+    with pytest.raises(InputError, match=rf"toy '{name}' of odd 1.0 \(toy_reserved:X\).* rename"):
+        registry.names()
+
+
+def test_a_version_that_is_no_text_is_refused(registry: Registry[Any]) -> None:
+    registry.register("x", type("X", (), {"version": 2}))
+    with pytest.raises(
+        InputError, match=r"toy 'x' has the version 2 of the type int; .* version = \"2\""
+    ):
+        registry.version("x")
 
 
 def test_entry_points_tell_controls_without_an_import(

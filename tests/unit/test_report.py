@@ -7,12 +7,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.errors import InputError
 from bench.plan import Cell, Tags
 from bench.records import Record
-from bench.report import cell_rows, collect, extractor_text, read_run, report, run_info
+from bench.report import (
+    cell_rows,
+    collect,
+    draw_pairs,
+    extractor_text,
+    file_name,
+    read_run,
+    report,
+    run_info,
+    upright,
+)
 from bench.store import Store
 
 FIT = Cell("fit", {"n": 1}, {}, Tags(generator="g", stage="g/fit"))
@@ -34,9 +45,14 @@ RUN: dict[str, Any] = {
         "generators": {"g": {}},
         "segmenters": {"unet": {}},
         "tasks": [],
-        "segmentation": {"equal": "steps"},
+        "segmentation": {"equal": "steps", "tolerance_mm": 3.0},
+        "scoring": {"resamples": 321, "neighbours": 5, "diversity_pairs": 7},
     },
-    "data": {"name": "toy", "n_train": 7, "n_val": 1, "n_test": 2, "tasks": [{"name": "t"}]},
+    "data": {
+        **{"name": "toy", "n_train": 7, "n_val": 1, "n_test": 2, "n_held": 0},
+        "tasks": [{"name": "t"}],
+    },
+    "controls": ["g"],
     "extractor": {"name": "texture", "sha256": "", "path": ""},
     "cells": [cell.to_json() for cell in CELLS],
 }
@@ -129,6 +145,42 @@ def test_only_quick_ranks_nothing() -> None:
     assert run_info(other).notes == ()
     assert run_info(RUN).tasks == ("t",)
     assert run_info(RUN).splits == {"train": 7, "val": 1, "test": 2}
+
+
+def test_captions_hold_what_fixes_the_numbers() -> None:
+    info = run_info(RUN)
+    assert "321 resamples" in info.interval_method
+    assert (info.neighbours, info.tolerance_mm, tuple(info.controls)) == (5, 3.0, ("g",))
+    held = run_info({**RUN, "data": {**RUN["data"], "n_held": 3}})
+    assert held.splits["held"] == 3
+
+
+def test_two_generators_never_share_a_figure() -> None:
+    names = ["a/b", "a b", "a-b", "../a", "blur-0.5", "ä"]
+    files = [file_name(name) for name in names]
+    assert len(set(files)) == len(names)
+    assert not any(set(file) & set("/ \\") for file in files)
+    assert file_name("blur-0.5") == "blur-0.5"
+
+
+def test_nearest_pairs_are_drawn_upright(store: Store, tmp_path: Path) -> None:
+    cell = Cell("memorise", {}, tags=Tags(generator="g"))
+    store.add(cell)
+    axial = np.zeros((6, 4), dtype=np.float16)
+    axial[5, 3] = 1.0  # the patient's right, anterior
+    assert upright(axial)[0, 0] == 1.0
+    with store.attempt(cell.key) as fresh:
+        np.savez(
+            fresh / "pairs.npz",
+            synthetic=axial[None],
+            train=axial[None],
+            train_ids=np.array(["case-1"]),
+            distance=np.array([0.5]),
+        )
+        store.finish(cell.key, fresh, [], {"seconds": 1.0, "environment": {"device": "cpu"}})
+    files = draw_pairs(store, [cell], tmp_path / "leaderboard")
+    assert files == {"g": "nearest-g.png"}
+    assert (tmp_path / "leaderboard" / "nearest-g.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_extractor_is_named_with_its_weights() -> None:
