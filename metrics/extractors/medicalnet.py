@@ -17,6 +17,7 @@ from monai.networks.nets.resnet import resnet50
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from metrics.extractors.batches import chosen, in_batches
 from metrics.extractors.checkpoints import load_strictly, read_checkpoint
 from metrics.extractors.weights import HUB_FILE, find_weights
 
@@ -63,38 +64,25 @@ class MedicalNetExtractor:
         batch_size: int = 4,
         sha256: str | None = None,
     ) -> None:
-        self.preprocess = preprocess or self.preprocessings[0]
-        if self.preprocess not in self.preprocessings:
-            raise ValueError(
-                f"Preprocessing '{preprocess}' is unknown; use one of "
-                f"{', '.join(self.preprocessings)}."
-            )
+        self.preprocess = chosen(preprocess, self.preprocessings)
         if weights is None:
             raise ValueError(f"{self.name} needs a file of weights; give MedicalNet's {HUB_FILE}.")
         network, self.sha256 = load_medicalnet(weights, sha256)
         self._network = network.to(device)
-        self._device = torch.device(device)
+        self._device = device
         self._batch_size = batch_size
 
-    @torch.inference_mode()
     def __call__(self, volumes: NDArray[Any]) -> NDArray[np.float32]:
-        """Features ``(B, 2048)`` of volumes ``(B, D, H, W)`` in [0, 1].
-
-        Computed in float32 with neither autocast nor TF32, whose rounding would depend on the GPU.
-        """
-        if volumes.ndim != 4:
-            raise ValueError(f"Volumes have shape {volumes.shape}; expected (B, D, H, W).")
-        features = np.empty((len(volumes), DIM), dtype=np.float32)
-        with (
-            torch.autocast(self._device.type, enabled=False),
-            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
-        ):
-            for start in range(0, len(volumes), self._batch_size):
-                part = slice(start, start + self._batch_size)
-                batch = np.array(volumes[part], dtype=np.float32, order="C")  # strides > 0
-                images = _PREPROCESSING[self.preprocess](torch.from_numpy(batch).to(self._device))
-                features[part] = self._network(images[:, None]).cpu().numpy()
-        return features
+        """Features ``(B, 2048)`` of volumes ``(B, D, H, W)`` in [0, 1], B >= 1."""
+        if volumes.ndim != 4 or not len(volumes):
+            raise ValueError(f"Volumes have shape {volumes.shape}; expected (B, D, H, W), B >= 1.")
+        prepared = _PREPROCESSING[self.preprocess]
+        return in_batches(
+            lambda images: self._network(prepared(images)[:, None]),
+            volumes,
+            self._device,
+            self._batch_size,
+        )
 
 
 def medicalnet_resnet50() -> nn.Module:

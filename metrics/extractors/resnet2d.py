@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from monai.networks.nets.resnet import resnet50
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from metrics.extractors.batches import chosen, in_batches
 from metrics.extractors.checkpoints import load_strictly, read_checkpoint
 
 DIM = 2048
@@ -74,41 +74,28 @@ class ResNet2DExtractor:
         batch_size: int = 16,
         sha256: str | None = None,
     ) -> None:
-        self.preprocess = preprocess or self.preprocessings[0]
-        if self.preprocess not in self.preprocessings:
-            raise ValueError(
-                f"Preprocessing '{preprocess}' is unknown; use one of "
-                f"{', '.join(self.preprocessings)}."
-            )
+        self.preprocess = chosen(preprocess, self.preprocessings)
         if weights is None:
             raise ValueError(f"{self.name} needs a file of weights; give {FILE}.")
         network, self.sha256 = load_resnet2d(weights, sha256)
         self._network = network.to(device)
-        self._device = torch.device(device)
+        self._device = device
         self._batch_size = batch_size
 
-    @torch.inference_mode()
     def __call__(self, volumes: NDArray[Any]) -> NDArray[np.float32]:
-        """Features ``(B, 2048)`` of slices ``(B, H, W)`` in [0, 1].
-
-        Computed in float32 with neither autocast nor TF32, whose rounding would depend on the GPU.
+        """Features ``(B, 2048)`` of slices ``(B, H, W)`` in [0, 1], B >= 1.
 
         Raises:
-            ValueError: not three axes.
+            ValueError: no slices, or not three axes.
         """
-        if volumes.ndim != 3:
-            raise ValueError(f"Slices have shape {volumes.shape}; expected (B, H, W).")
-        features = np.empty((len(volumes), DIM), dtype=np.float32)
-        with (
-            torch.autocast(self._device.type, enabled=False),
-            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
-        ):
-            for start in range(0, len(volumes), self._batch_size):
-                part = slice(start, start + self._batch_size)
-                batch = np.array(volumes[part], dtype=np.float32, order="C")  # strides > 0
-                images = self._prepared(torch.from_numpy(batch).to(self._device))
-                features[part] = self._network(images).cpu().numpy()
-        return features
+        if volumes.ndim != 3 or not len(volumes):
+            raise ValueError(f"Slices have shape {volumes.shape}; expected (B, H, W), B >= 1.")
+        return in_batches(
+            lambda slices: self._network(self._prepared(slices)),
+            volumes,
+            self._device,
+            self._batch_size,
+        )
 
     def _prepared(self, slices: Tensor) -> Tensor:
         """What the network is fed, ``(B, 3, H, W)``, of slices ``(B, H, W)``."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from metrics.extractors import TASK_NAME, TASK_PROTOCOL, TASK_VERSION
+from metrics.extractors.batches import in_batches
 
 
 class TaskFeatures:
@@ -42,30 +43,23 @@ class TaskFeatures:
     ) -> None:
         self._network = network.to(device).float().eval()
         self.sha256 = sha256
-        self._device = torch.device(device)
+        self._device = device
         self._batch_size = batch_size
 
-    @torch.inference_mode()
     def __call__(self, volumes: NDArray[Any]) -> NDArray[np.float64]:
         """Features ``(B, d)`` of volumes ``(B, D, H, W)`` in [0, 1]; d follows from the network.
-
-        Computed in float32 with neither autocast nor TF32, whose rounding would depend on the GPU.
 
         Raises:
             ValueError: no volumes, not four axes, or a network without 3D convolutions.
         """
         if volumes.ndim != 4 or not len(volumes):
             raise ValueError(f"Volumes have shape {volumes.shape}; expected (B, D, H, W), B >= 1.")
-        rows = []
-        with (
-            torch.autocast(self._device.type, enabled=False),
-            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
-        ):
-            for start in range(0, len(volumes), self._batch_size):
-                part = volumes[start : start + self._batch_size]
-                batch = torch.from_numpy(np.array(part, dtype=np.float32, order="C"))
-                rows.append(_encoded(self._network, batch[:, None].to(self._device)).cpu().numpy())
-        return np.concatenate(rows)
+        return in_batches(
+            lambda images: _encoded(self._network, images[:, None]),
+            volumes,
+            self._device,
+            self._batch_size,
+        )
 
 
 def _encoded(network: nn.Module, images: Tensor) -> Tensor:
