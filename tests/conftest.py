@@ -68,9 +68,9 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str]) -> Ran:
+def finish(process: subprocess.Popen[str], timeout_s: float = 300) -> Ran:
     """Wait for a started command."""
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=timeout_s)
     return Ran(process.returncode, out, err)
 
 

@@ -31,7 +31,7 @@ def training(prefix: str, steps: int) -> list[str]:
 
 def run(out: Path, *arguments: str) -> pd.DataFrame:
     """The records of a run, every cell of which is done."""
-    ran = finish(start("run", "--out", out, *arguments))
+    ran = finish(start("run", "--out", out, *arguments), timeout_s=1200)
     assert ran.code == 0, ran.out + ran.err
     return read_records(out / "records.csv")
 

@@ -50,6 +50,6 @@ def test_a_changed_plugin_file_is_a_new_model(bench: Callable[..., Ran], tmp_pat
         path.write_text(text.replace("components: int = 16", edit), encoding="utf-8")
         assert bench(*command, *TINY, "--set", "labeller.training.steps=1").code == 0
         seen.append(len(list((out / "cells").iterdir())))
-    # Its fit, samples and labels; features and scores on two extractors; memorisation, diversity
-    # and structures.
-    assert seen[1] == seen[0] + 3 + 4 + 3
+    # Its fit, samples and labels; features and scores on two extractors; memorisation on both,
+    # diversity and structures.
+    assert seen[1] == seen[0] + 3 + 4 + 4
