@@ -82,6 +82,10 @@ def read_run(out: Path) -> dict[str, Any]:
             f"{out} holds no run: there is no {path.name}; give the --out of a bench run."
         )
     run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if "controls" not in run:
+        raise InputError(
+            f"{path} was written by an earlier version; give the same bench run command again."
+        )
     return run
 
 

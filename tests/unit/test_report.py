@@ -155,6 +155,13 @@ def test_captions_hold_what_fixes_the_numbers() -> None:
     assert held.splits["held"] == 3
 
 
+def test_a_run_of_an_earlier_version_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    old = {key: value for key, value in RUN.items() if key != "controls"}
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    with pytest.raises(InputError, match="earlier version; give the same bench run command again"):
+        read_run(tmp_path)
+
+
 def test_two_generators_never_share_a_figure() -> None:
     names = ["a/b", "a b", "a-b", "../a", "blur-0.5", "ä"]
     files = [file_name(name) for name in names]
