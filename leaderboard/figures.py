@@ -167,11 +167,18 @@ def _series(doses: pd.DataFrame, every: pd.DataFrame, common: str) -> list[_Seri
     for index, generator in enumerate(generators):
         shift = 0.3 * ((index + 0.5) / len(generators) - 0.5)
         own = doses[doses["generator"] == generator]
-        for (arm, value), rows in own.groupby(["arm", common], sort=True):
+        groups = dict(iter(own.groupby(["arm", common])))
+        for arm, value in sorted(groups, key=lambda key: (key[0], _size(key[1]))):
+            rows = groups[arm, value]
             order = rows["real"].map(_count) if common == "ratio" else rows["ratio"]
             rows = rows.loc[order.sort_values(kind="stable").index]
             lines.append(_Series(str(generator), value, arm == "S", rows, index, shift))
     return lines
+
+
+def _size(value: Any) -> float:
+    """A ratio, or a number of real cases, as what it is sorted by."""
+    return float(_count(value)) if isinstance(value, str) else float(value)
 
 
 def _dash(values: Sequence[Any], series: _Series) -> str:
