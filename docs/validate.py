@@ -143,7 +143,7 @@ def null_run(out: Path) -> Run:
     """Arm R alone, with many seeds: any gain between two of them is chance."""
     arguments = (
         *("--generators", "none", "--segmenters", "unet", "--tasks", "liver-only,multi-class"),
-        *("--real", "6", "--seeds", ",".join(map(str, range(24)))),
+        *("--real", "6", "--seeds", ",".join(map(str, range(48)))),
         *settings("data.cases=100", "data.split=[0.5,0.1,0.4]"),
         *training("segmentation", LEARNING_SHORT),
     )
@@ -337,8 +337,8 @@ def gains(run: Run) -> str:
     head = (
         "## Six real cases of the phantom, with and without synthetic ones\n\n"
         f"`{run.command}`\n\n48 synthetic volumes beside the 6 real ones; equal optimiser steps; "
-        "5 seeds. The volumes of noise-0.02 and noise-0.1 are fresh anatomy with the right labels: "
-        "a gain from them is true."
+        "5 seeds. The volumes of noise-0.02 and noise-0.1 are fresh anatomy with the right labels, "
+        "and blocks of scramble still fit theirs: a gain from them is true."
     )
     return "\n\n".join([head, table(columns, rows), "\n".join(claims)])
 
@@ -347,7 +347,7 @@ def null(run: Run, draws: int = 400) -> str:
     """How often R against R of other seeds looks like a gain."""
     records = run.records()
     rng = np.random.default_rng(0)
-    rows, worst = [], 0.0
+    rows, called = [], list[float]()
     for task in sorted(set(records["task"]) - {""}):
         arm = dice(records, "", task)
         for seeds in (1, 2, 3, 5):
@@ -360,7 +360,7 @@ def null(run: Run, draws: int = 400) -> str:
                 apart = gain.interval.low > 0 or gain.interval.high < 0
                 found.append((patients_alone, apart, seeds > 1 and gain.p_value < 0.05))
             rates = np.mean(found, axis=0)
-            worst = max(worst, float(rates[-1]))
+            called += [float(rates[-1])] if seeds > 1 else []
             rows.append((task, str(seeds), *(f"{rate:.3f}" for rate in rates)))
     columns = ("task", "seeds an arm", "Wilcoxon p < 0.05", "interval without 0", "significant")
     head = (
@@ -371,12 +371,17 @@ def null(run: Run, draws: int = 400) -> str:
         "A gain is therefore called significant only with several seeds, whose spread the interval "
         "holds."
     )
-    verdict = f"- {said(worst <= 0.05)}: no more than 5 % of the comparisons are called significant"
+    rate = float(np.mean(called))
+    verdict = (
+        f"- {said(rate <= 0.05)}: of the comparisons with several seeds {100 * rate:.1f} % are "
+        f"called significant (at most {100 * max(called):.1f} % in a row; the pairs of a row share "
+        f"{len(arm)} trainings, so that its rate is known to a few percent only)"
+    )
     return "\n\n".join([head, table(columns, rows), verdict])
 
 
 def peers() -> str:
-    return Path(__file__).with_name("peers.md").read_text(encoding="utf-8").strip()
+    return "#" + Path(__file__).with_name("peers.md").read_text(encoding="utf-8").strip()
 
 
 if __name__ == "__main__":
