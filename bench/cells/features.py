@@ -12,8 +12,9 @@ from bench.cells.context import Context
 from bench.cells.feature_cache import FeatureCache, Features
 from bench.cells.segment import first_cases
 from bench.extractor import build_extractor
-from bench.plan import ExtractorFacts
+from bench.plan import Cell, ExtractorFacts
 from bench.records import Record
+from bench.store import Store
 from bench.volumes import AXES, VolumeSet
 from metrics.extractors import Extractor
 from metrics.fid import plane_features
@@ -39,7 +40,7 @@ def run(context: Context) -> list[Record]:
     """
     spec = context.spec
     volumes = _volumes(context, spec["part"], int(spec["count"]))
-    sha256 = labeller_sha256(context) if of_labeller(context) else spec["sha256"]
+    sha256 = weights_sha256(context.store, context.cell)
     determinants = {key: spec[key] for key in DETERMINANTS}
     cache = FeatureCache(context.store.out / "features", {**determinants, "sha256": sha256})
     rows = _collected(context, volumes, cache, lambda: _extract(context, volumes))
@@ -94,24 +95,25 @@ def make_extractor(context: Context) -> Extractor:
     return extractor
 
 
-def of_labeller(context: Context) -> bool:
-    """Whether these are task features: only they need a segmenter that was fitted in this run."""
-    return "labeller" in context.cell.needs
+def weights_sha256(store: Store, features: Cell) -> str:
+    """sha256 of the weights of a features cell's extractor, "" where it has none.
 
-
-def labeller_sha256(context: Context) -> str:
-    """sha256 of the weights of the segmenter in the role "labeller"."""
-    result = context.store.result(context.cell.needs["labeller"]) or {}
+    The labeller's are known only once it is fitted; the others' stand in the cell.
+    """
+    if "labeller" not in features.needs:
+        return str(features.spec["sha256"])
+    result = store.result(features.needs["labeller"]) or {}
     return str(result["artefacts"]["state.pt"]["sha256"])
 
 
 def _extract(context: Context, volumes: VolumeSet) -> Extract:
-    if of_labeller(context):
+    if "labeller" in context.cell.needs:  # task features alone need a fitted segmenter
         from bench.cells.labeller import load_labeller
         from metrics.extractors.task import TaskFeatures
 
-        network, _ = load_labeller(context, volumes)
-        task = TaskFeatures(network, labeller_sha256(context), context.device.torch_device())
+        network, _ = load_labeller(context, volumes, context.run(volumes))
+        sha256 = weights_sha256(context.store, context.cell)
+        task = TaskFeatures(network, sha256, context.device.torch_device())
         return lambda images: {VOLUME: task(images)}
     extractor = make_extractor(context)
     return lambda images: plane_features(images, extractor, AXES)

@@ -12,6 +12,7 @@ from bench.cells.context import Context
 from bench.cells.segmentation import build, fit_segmenter, mean_dice, predict
 from bench.datasets.tasks import Task
 from bench.records import Record
+from bench.run import Run
 from bench.training_config import TrainingConfig
 from bench.volumes import VolumeSet
 
@@ -42,7 +43,7 @@ def label(context: Context) -> list[Record]:
 def write_labels(context: Context, volumes: VolumeSet, path: Path) -> LabelMaps:
     """What the labeller of this cell sees in every image, as a memory-mapped npy file."""
     run = context.run(volumes)
-    network, task = load_labeller(context, volumes)
+    network, task = load_labeller(context, volumes, run)
     shape = (len(volumes), *volumes.grid)
     labels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     ids = np.array([0, *(ids[0] for ids in task.classes.values())], dtype=np.uint8)
@@ -53,10 +54,9 @@ def write_labels(context: Context, volumes: VolumeSet, path: Path) -> LabelMaps:
     return labels
 
 
-def load_labeller(context: Context, volumes: VolumeSet) -> tuple[nn.Module, Task]:
+def load_labeller(context: Context, volumes: VolumeSet, run: Run) -> tuple[nn.Module, Task]:
     """The fitted network of the cell in the role "labeller", in evaluation mode, and its task."""
     task = every_label(volumes)
-    run = context.run(volumes)
     network = build(context.store.cell(context.cell.needs["labeller"]).spec, task, run)
     state = torch.load(
         context.needed("labeller") / "state.pt", map_location=run.device, weights_only=True

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.cells.context import Context
+from bench.cells.features import weights_sha256
 from bench.cells.measure import measured
 from bench.records import Record
 from metrics.features import pooled
@@ -28,14 +29,13 @@ def run(context: Context) -> list[Record]:
     real = read_features(context, "real")
     synthetic = {plane: x[:rows] for plane, x in read_features(context, "synthetic").items()}
     first = next(iter(real))
-    spec = context.store.cell(context.cell.needs["synthetic"]).spec
-    sha256 = spec["sha256"] or weights_of(context)
+    made = context.store.cell(context.cell.needs["synthetic"])
     common = Record(
         n_real=len(real[first]),
         n_synthetic=len(synthetic[first]),
-        extractor=spec["extractor"],
-        extractor_sha256=sha256,
-        protocol=spec["protocol"],
+        extractor=made.spec["extractor"],
+        extractor_sha256=weights_sha256(context.store, made),
+        protocol=made.spec["protocol"],
     )
     records = [*frechet_records(context, real, synthetic), *companions(context, real, synthetic)]
     return [Record(**{**common, **record}) for record in records]
@@ -45,13 +45,6 @@ def read_features(context: Context, role: str) -> dict[str, Features]:
     """Plane -> features of the cell that plays `role`."""
     with np.load(context.needed(role) / "features.npz") as file:
         return {plane: file[plane] for plane in file.files}
-
-
-def weights_of(context: Context) -> str:
-    """sha256 of the labeller whose features these are; "" for an extractor without weights."""
-    needs = context.store.cell(context.cell.needs["synthetic"]).needs
-    labeller = context.store.result(needs["labeller"]) if "labeller" in needs else None
-    return str(labeller["artefacts"]["state.pt"]["sha256"]) if labeller else ""
 
 
 def frechet_records(context: Context, real: Planes, synthetic: Planes) -> list[Record]:
