@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bench.device import Device
+from bench.records import Record
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -44,6 +45,18 @@ class Run:
     progress: Progress = _silent
     stop_requested: Callable[[], bool] = lambda: False
     sets: Mapping[str, VolumeSet] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)  # what the plug-in measured of itself
+
+    def record(self, metric: str, value: float, label: str = "") -> None:
+        """Keep a value that the plug-in measured of itself, such as an autoencoder's PSNR.
+
+        It stands in the run's records beside the cell's own, `label` being the structure it is of.
+        A metric named twice keeps the last value.
+        """
+        same = [r for r in self.records if (r["metric"], r["label"]) == (metric, label)]
+        for old in same:
+            self.records.remove(old)
+        self.records.append(Record(metric=metric, value=float(value), label=label))
 
     @cached_property
     def fabric(self) -> Fabric:

@@ -14,7 +14,8 @@ def run(context: Context) -> list[Record]:
     """Leaves ``state.pt``, what the stage returned."""
     stage = _stage(context)
     train, val = context.volumes("train"), context.volumes("val")
-    state = stage.fit(train, val, context.run(train))
+    run = context.run(train)
+    state = stage.fit(train, val, run)
     if not isinstance(state, dict):
         raise TypeError(
             f"The fit of {stage.name} returned {type(state).__name__}, expected a dict of what "
@@ -22,7 +23,7 @@ def run(context: Context) -> list[Record]:
         )
     torch.save(_to_cpu(state), context.artefacts / "state.pt")
     torch.load(context.artefacts / "state.pt", weights_only=True)  # what cannot be read fails here
-    return []
+    return run.records
 
 
 def _stage(context: Context) -> Stage:

@@ -20,6 +20,7 @@ def run(context: Context) -> list[Record]:
     generator = make_generator(spec["plugin"], spec["config"])
     count = int(spec["count"])
     labelled = generator.labels != "none"
+    own = context.run(train, held=generator.needs_held)
     start = time.perf_counter()
     with VolumeSetWriter(
         context.artefacts / "synthetic",
@@ -27,7 +28,7 @@ def run(context: Context) -> list[Record]:
         train.label_names,
         {"generator": spec["plugin"], "seed": spec["seed"], "labels": generator.labels},
     ) as writer:
-        samples = generator.sample(range(count), context.run(train, held=generator.needs_held))
+        samples = generator.sample(range(count), own)
         for i, sample in enumerate(islice(samples, count + 1)):  # one too many is told below
             if labelled and sample.label is None:
                 raise ValueError(
@@ -47,7 +48,10 @@ def run(context: Context) -> list[Record]:
         raise ValueError(
             f"{spec['plugin']} yielded {made} volumes, asked were {count}; yield one per index."
         )
-    return [Record(metric="seconds_per_volume", value=seconds, n_synthetic=count)]
+    return [
+        Record(metric="seconds_per_volume", value=seconds, n_synthetic=count),
+        *(Record(**{**record, "n_synthetic": count}) for record in own.records),
+    ]
 
 
 def _affine(train: VolumeSet) -> np.ndarray:
