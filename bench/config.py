@@ -24,12 +24,16 @@ from bench.training_config import TrainingConfig
 
 M = TypeVar("M", bound=BaseModel)
 
+SEGMENTER_TRAINING = TrainingConfig(
+    steps=10_000, betas=(0.95, 0.999), learning_rate=1e-3, validate_every=250, keep="best"
+)
+
 
 class SegmentationConfig(Frozen):
     """How every segmenter learns; R and R+S take the same number of optimiser steps."""
 
     training: TrainingConfig = Field(
-        TrainingConfig(steps=10_000, betas=(0.95, 0.999), learning_rate=1e-3, validate_every=250),
+        SEGMENTER_TRAINING,
         description="Adam; its first momentum is the paper's 0.95",
     )
     equal: Literal["steps", "epochs"] = Field(
@@ -50,7 +54,7 @@ class LabellerConfig(Frozen):
     )
     config: dict[str, Any] = Field({}, description="configuration of its network")
     training: TrainingConfig = Field(
-        TrainingConfig(steps=10_000, betas=(0.95, 0.999), learning_rate=1e-3, validate_every=250),
+        SEGMENTER_TRAINING,
         description="as for a segmenter in arm R",
     )
 

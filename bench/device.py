@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -12,7 +13,8 @@ from bench.generator import Frozen
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Precision = Literal["auto", "32-true", "bf16-mixed"]
+Precision = Literal["auto", "fast", "32-true", "bf16-mixed"]
+MemoryFormat = Literal["contiguous", "channels_last"]
 
 
 class Device(Frozen):
@@ -22,15 +24,23 @@ class Device(Frozen):
         "auto", description="auto is the first GPU where there is one, else the CPU"
     )
     precision: Precision = Field(
-        "auto", description="bf16-mixed on a GPU that multiplies bf16, else 32-true"
+        "auto",
+        description="auto: bf16-mixed on a GPU that multiplies bf16, else 32-true; fast: "
+        "bf16-mixed on a CPU that multiplies bf16 as well",
     )
     threads: int = Field(0, ge=0, description="CPU threads of a cell; 0 leaves torch's own choice")
+    memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
+        "auto", description="of networks in training; channels_last on a CUDA GPU, else contiguous"
+    )
     checkpoint_minutes: float = Field(10.0, gt=0, description="time between a fit's checkpoints")
 
     def fabric(self) -> Fabric:
         """A Fabric on one device with the resolved precision."""
         from lightning_fabric import Fabric
 
+        # It announces its precision anew for every cell, between the lines of progress.
+        logging.getLogger("lightning_utilities.core.rank_zero").setLevel(logging.WARNING)
+        logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
         fabric = Fabric(
             accelerator=self.accelerator, devices=1, precision=self.resolved_precision()
         )
@@ -67,10 +77,23 @@ class Device(Frozen):
 
     def resolved_precision(self) -> Literal["32-true", "bf16-mixed"]:
         """What "auto" means on this machine: see docs/adr/0005-precision.md for the CPU."""
-        if self.precision != "auto":
+        if self.precision == "32-true" or self.precision == "bf16-mixed":
             return self.precision
         import torch
 
-        cuda = self.accelerator in ("auto", "cuda") and torch.cuda.is_available()
-        fast = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        if self._cuda():
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = self.precision == "fast" and torch.cpu._is_avx512_bf16_supported()
         return "bf16-mixed" if fast else "32-true"
+
+    def resolved_memory_format(self) -> MemoryFormat:
+        """What "auto" means on this machine: see docs/adr/0010-memory-format.md for the CPU."""
+        if self.memory_format != "auto":
+            return self.memory_format
+        return "channels_last" if self._cuda() else "contiguous"
+
+    def _cuda(self) -> bool:
+        import torch
+
+        return self.accelerator in ("auto", "cuda") and torch.cuda.is_available()

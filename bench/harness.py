@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from bench.config import RunConfig, validate
 from bench.datasets.config import PHANTOM
 from bench.datasets.source import open_source
@@ -20,6 +22,7 @@ from bench.extractor import decide_extractor
 from bench.plan import Cell, DataFacts, ExtractorFacts, make_plan
 from bench.registry import GENERATORS, SEGMENTERS
 from bench.store import Busy, Store, write_atomic
+from bench.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from bench.engine import Engine, Outcome, Watcher
@@ -108,6 +111,7 @@ def check_networks(config: RunConfig, data: DataFacts) -> None:
             generator = plugin(plugin.Config.model_validate(values))
             generator.check(config.data.grid, data.label_names)
             check_stages(generator)
+            check_batches(generator, data.n_train)
     for name, values in config.segmenters.items():
         segmenter = SEGMENTERS.get(name)
         with blamed("segmenter", name), torch.device("meta"):  # no memory, no random draws
@@ -148,6 +152,29 @@ def check_stages(generator: Generator) -> None:
                 f"{known}; name earlier stages."
             )
         known.append(stage.name)
+
+
+def check_batches(generator: Generator, n_train: int) -> None:
+    """InputError if a batch of some stage is larger than the training split."""
+    keys = {id(training): key for key, training in _trainings(generator.config)}
+    for stage in generator.stages():
+        for key, training in _trainings(stage.config):
+            if training.batch_size > n_train:
+                key = keys.get(id(training), key)
+                raise InputError(
+                    f"generators.{generator.name}.{key}.batch_size is {training.batch_size}, but "
+                    f"the training split has {n_train} cases, and stage {stage.name!r} learns from "
+                    "no others; lower it or give more cases."
+                )
+
+
+def _trainings(part: BaseModel) -> Iterator[tuple[str, TrainingConfig]]:
+    """Every training configuration within `part`, with its key."""
+    for name, value in part:
+        if isinstance(value, TrainingConfig):
+            yield name, value
+        elif isinstance(value, BaseModel):
+            yield from ((f"{name}.{key}", found) for key, found in _trainings(value))
 
 
 @contextmanager

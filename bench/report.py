@@ -172,11 +172,26 @@ def run_info(run: Mapping[str, Any], pairs: Mapping[str, str] | None = None) -> 
         budget=config["segmentation"]["equal"],
         interval_method=f"{INTERVAL_METHOD} {config['scoring']['resamples']} resamples.",
         pairs=pairs or {},
+        stages=stages_of(run),
         controls=tuple(run["controls"]),
         neighbours=config["scoring"]["neighbours"],
         tolerance_mm=config["segmentation"]["tolerance_mm"],
         ms_ssim_pairs=config["scoring"]["diversity_pairs"],
     )
+
+
+def stages_of(run: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The cells that trained and sampled each generator: keys cut as in the records, in order.
+
+    A stage that an earlier generator trains under its own name is among them.
+    """
+    cells: dict[str, dict[str, None]] = {}
+    for cell in map(Cell.from_json, run["cells"]):
+        if cell.kind == "sample":
+            fits = [key for role, key in cell.needs.items() if role.startswith("stage:")]
+            own = cells.setdefault(cell.tags.generator, {})
+            own.update((key[:16], None) for key in (*fits, cell.key))
+    return {name: tuple(own) for name, own in cells.items()}
 
 
 def extractor_text(extractor: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from bench.generator import Frozen
 
 
 class TrainingConfig(Frozen):
-    """Length, optimiser and averaging of one fit."""
+    """Length, optimiser, averaging and watching of one fit."""
 
     steps: int = Field(100_000, gt=0, description="optimiser steps")
     batch_size: int = Field(2, gt=0, description="volumes per step")
@@ -27,4 +27,18 @@ class TrainingConfig(Frozen):
     )
     validate_every: int = Field(
         0, ge=0, description="steps between validations; 0 is only at the end"
+    )
+    keep: Literal["last", "best"] = Field(
+        "last", description="networks that are kept: the last, or the best at a validation"
+    )
+    patience: int = Field(
+        0,
+        ge=0,
+        description="validations without a better score after which the fit ends; 0 is off",
+    )
+    explode_factor: float = Field(
+        1000.0,
+        ge=0,
+        description="a fit fails whose loss, median of 20 steps, is so many times that of its "
+        "first 20 steps; 0 is off",
     )

@@ -60,15 +60,19 @@ def volume_sets(out: Path) -> dict[str, VolumeSet]:
 
 
 def show(axes: plt.Axes, volumes: VolumeSet, index: int, axis: int) -> None:
-    """One middle slice, patient's right on the left of the picture, anterior or superior up."""
-    image, label = volumes.image(index), volumes.label(index)
+    """One middle slice with the contours of its labels, where it has some.
+
+    Patient's right on the left of the picture, anterior or superior up.
+    """
+    image = volumes.image(index)
     middle = image.shape[axis] // 2
     plane = np.take(image, middle, axis=axis).T[::-1, ::-1]
-    classes = np.take(label, middle, axis=axis).T[::-1, ::-1]
     axes.imshow(plane, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    for value, colour in zip(range(1, 5), COLOURS, strict=True):
-        if (classes == value).any():
-            axes.contour(classes == value, [0.5], colors=[colour], linewidths=0.6)
+    if volumes.has_labels:
+        classes = np.take(volumes.label(index), middle, axis=axis).T[::-1, ::-1]
+        for value, colour in zip(range(1, 5), COLOURS, strict=True):
+            if (classes == value).any():
+                axes.contour(classes == value, [0.5], colors=[colour], linewidths=0.6)
     axes.set_xticks([])
     axes.set_yticks([])
     for side in axes.spines.values():

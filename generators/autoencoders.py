@@ -1,31 +1,30 @@
-"""Image autoencoders: the KL autoencoder and what both image autoencoders share in training."""
+"""The KL autoencoder of images, and what that of label maps shares with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from monai.losses import PatchAdversarialLoss
-from monai.networks.nets import AutoencoderKL, PatchDiscriminator
+from monai.networks.nets import AutoencoderKL
 from monai.networks.utils import pixelshuffle, pixelunshuffle
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bench.errors import InputError
-from bench.generator import Frozen, State
-from bench.training import Batches, TrainingConfig, adamw, train
-from generators.data import images
-from generators.diffusion import chunks
-from generators.diffusion_fit import VALIDATION_CASES
-from generators.unet import Grid, check_divisible, check_groups
+from bench.generator import State
+from bench.training import TrainingConfig
+from generators.reconstruction import (
+    ReconstructionConfig,
+    check_reconstruction,
+    fit_reconstruction,
+)
+from generators.reconstruction import check_adversarial as check_adversarial
+from generators.tiling import TiledAutoencoder, TiledConfig, check_tiling
+from generators.unet import Grid, check_groups
 
 if TYPE_CHECKING:
     from bench.run import Run
     from bench.volumes import VolumeSet
-
-Reconstruct = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]  # -> (reconstruction, penalty)
 
 
 class AutoencoderTraining(TrainingConfig):
@@ -36,7 +35,7 @@ class AutoencoderTraining(TrainingConfig):
     )
 
 
-class KLConfig(Frozen):
+class KLConfig(TiledConfig):
     """A KL-regularised autoencoder (Rombach et al., arXiv 2112.10752)."""
 
     space_to_depth: int = Field(
@@ -62,31 +61,20 @@ class KLConfig(Frozen):
         return self.space_to_depth << halvings
 
 
-class AdversarialConfig(Frozen):
-    """A patch discriminator on reconstructions (least squares); there is no perceptual term,
-    since its weights are a download."""
+class ImageAutoencoderConfig(KLConfig, ReconstructionConfig):
+    """The image autoencoder: L1 + KL, an adversarial term after a while, others on request."""
 
-    weight: float = Field(0.01, ge=0, description="weight of the adversarial term; 0 is off")
-    start: int = Field(5000, ge=0, description="steps of plain reconstruction before it")
-    channels: int = Field(64, gt=0, description="width of the discriminator's first layer")
-    layers: int = Field(3, gt=0, description="strided layers of the discriminator")
-
-    def smallest_side(self) -> int:
-        """Voxels that leave the instance norm of the last hidden layer more than one value."""
-        return 3 << self.layers
+    @property
+    def code_channels(self) -> int:
+        """Numbers in the code of factor³ voxels."""
+        return self.latent_channels
 
 
-class ImageAutoencoderConfig(KLConfig):
-    """The image autoencoder: L1 + KL, and an adversarial term after a while."""
-
-    adversarial: AdversarialConfig = Field(AdversarialConfig(), description="adversarial term")
-
-
-class KLAutoencoder(nn.Module):
+class KLAutoencoder(TiledAutoencoder):
     """MONAI's AutoencoderKL without attention, behind an optional space-to-depth."""
 
     def __init__(self, config: KLConfig, channels: int) -> None:
-        super().__init__()
+        super().__init__(config)
         self.block = config.space_to_depth
         packed = channels * self.block**3
         levels = len(config.channels)
@@ -110,7 +98,12 @@ class KLAutoencoder(nn.Module):
         mu, sigma = self.net.encode(pixelunshuffle(x, 3, self.block))
         return mu, sigma
 
+    def latents(self, x: Tensor) -> Tensor:
+        """The latents' mean: a frozen draw would teach one noise pattern for each case."""
+        return self.encode(x)[0]
+
     def decode(self, z: Tensor) -> Tensor:
+        """Images in about [-1, 1], or logits of label maps, of latents (B, c, d, h, w)."""
         decoded: Tensor = pixelshuffle(self.net.decode(z), 3, self.block)
         return decoded
 
@@ -127,18 +120,29 @@ def kl_divergence(mu: Tensor, sigma: Tensor) -> Tensor:
 
 
 def check_autoencoder(config: KLConfig, grid: Grid, where: str) -> None:
-    """InputError if the autoencoder cannot be built or cannot take `grid`."""
+    """InputError if the autoencoder cannot be built, cannot be trained, or cannot take `grid`."""
     check_groups(config.channels, config.norm_groups, where)
-    check_divisible(grid, config.factor, where)
+    if isinstance(config, ReconstructionConfig):
+        check_reconstruction(config, grid, where)
+    else:
+        check_tiling(config, grid, where)
+    _check_norm(config, grid, where)
 
 
-def check_adversarial(config: AdversarialConfig, grid: Grid, where: str) -> None:
-    """InputError if volumes of `grid` are too small for the discriminator."""
-    if config.weight and min(grid) < config.smallest_side():
-        raise InputError(
-            f"{where}.adversarial.layers is {config.layers}, which needs sides of at least "
-            f"{config.smallest_side()}, the grid is {grid}; use fewer layers or weight 0."
-        )
+def _check_norm(config: KLConfig, grid: Grid, where: str) -> None:
+    """InputError if a group of the deepest normalisation is a single value, which has no spread."""
+    for seen in (grid, config.training_patch, config.tile):
+        if seen is None:
+            continue
+        shown = tuple(min(pair) for pair in zip(seen, grid, strict=True))
+        if any(side > config.factor for side in shown):
+            continue
+        if config.channels[-1] == config.norm_groups:
+            raise InputError(
+                f"{where}.norm_groups is {config.norm_groups}, as many as the last of "
+                f"{where}.channels, and {shown} voxels become one latent voxel, so that there is "
+                "nothing to normalise over; use fewer groups, fewer levels or larger sides."
+            )
 
 
 def latent_grid(factor: int, grid: Grid) -> Grid:
@@ -152,99 +156,12 @@ def fit_image_autoencoder(
 ) -> State:
     """Stage "image-autoencoder": L1 + KL, the mean's reconstruction watched on `val`."""
     torch.manual_seed(run.seed)
-    network = KLAutoencoder(config, channels=1)
 
-    def reconstruct(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        if not net.training:
-            return net.decode(net.encode(x)[0]), x.new_zeros(())  # type: ignore[operator]
-        reconstruction, mu, sigma = net(x)
-        return reconstruction, config.kl_weight * kl_divergence(mu, sigma)
+    def reconstruct(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, mu, sigma = network(x)
+        return y, config.kl_weight * kl_divergence(mu, sigma)
 
     kept = fit_reconstruction(
-        network, reconstruct, config.adversarial, config.training, train_set, val, run
+        KLAutoencoder(config, channels=1), reconstruct, config, config.training, train_set, val, run
     )
     return {"autoencoder": kept}
-
-
-def fit_reconstruction(
-    network: nn.Module,
-    reconstruct: Reconstruct,
-    adversarial: AdversarialConfig,
-    training: TrainingConfig,
-    train_set: VolumeSet,
-    val: VolumeSet,
-    run: Run,
-    monitor: Callable[[nn.Module], Mapping[str, float]] = lambda _: {},
-) -> dict[str, Tensor]:
-    """Train an image autoencoder on L1 + penalty + adversarial term; the state dict kept.
-
-    Records the PSNR of validation images in [0, 1] and whatever `monitor(network)` measures.
-    """
-    networks, optimizers = _with_discriminator(network, adversarial, training, run)
-    order = Batches(len(train_set), training.batch_size, run.seed)
-    watched = list(range(min(len(val), VALIDATION_CASES)))
-
-    def validate(shown: Mapping[str, nn.Module]) -> dict[str, float]:
-        errors = []
-        for rows in chunks(watched, training.batch_size):
-            x = images(val, rows, run.device)
-            with run.autocast():
-                y = reconstruct(shown["autoencoder"], x)[0].float().clamp(-1, 1)
-            errors += ((x - y) / 2).square().mean(dim=(1, 2, 3, 4)).tolist()
-        psnr = -10 * torch.tensor(errors).clamp(min=1e-10).log10().mean()
-        return {"psnr": float(psnr), **monitor(shown["autoencoder"])}
-
-    kept = train(
-        run,
-        networks,
-        _reconstruction_losses(reconstruct, adversarial),
-        lambda step: (step, images(train_set, order(step), run.device)),
-        training,
-        optimizers=optimizers,
-        average=["autoencoder"],
-        validate=validate if watched else None,
-    )
-    return kept["autoencoder"]
-
-
-def _with_discriminator(
-    network: nn.Module, adversarial: AdversarialConfig, training: TrainingConfig, run: Run
-) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
-    networks: dict[str, nn.Module] = {"autoencoder": network}
-    if adversarial.weight:
-        networks["discriminator"] = PatchDiscriminator(
-            spatial_dims=3,
-            channels=adversarial.channels,
-            in_channels=1,
-            num_layers_d=adversarial.layers,
-            norm="INSTANCE",  # batch norm has no statistics at batch 1
-        )
-    optimizers: dict[str, torch.optim.Optimizer] = {
-        name: adamw(list(net.to(run.device).parameters()), training)
-        for name, net in networks.items()
-    }
-    return networks, optimizers
-
-
-def _reconstruction_losses(
-    reconstruct: Reconstruct, adversarial: AdversarialConfig
-) -> Callable[[Mapping[str, nn.Module], tuple[int, Tensor]], Iterator[tuple[str, Tensor]]]:
-    judge = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
-
-    def losses(
-        networks: Mapping[str, nn.Module], batch: tuple[int, Tensor]
-    ) -> Iterator[tuple[str, Tensor]]:
-        step, x = batch
-        y, penalty = reconstruct(networks["autoencoder"], x)
-        y = y.float()
-        loss = F.l1_loss(y, x) + penalty
-        if not adversarial.weight or step < adversarial.start:
-            yield "autoencoder", loss
-            return
-        discriminator = networks["discriminator"]
-        verdict = discriminator(y)[-1].float()
-        yield "autoencoder", loss + adversarial.weight * judge(verdict, True, False)
-        fake, real = discriminator(y.detach())[-1].float(), discriminator(x)[-1].float()
-        yield "discriminator", (judge(fake, False, True) + judge(real, True, True)) / 2
-
-    return losses

@@ -1,4 +1,7 @@
-"""3D-DDPM: diffusion of the voxels themselves (Ho et al., arXiv 2006.11239, in 3D)."""
+"""3D-DDPM: diffusion of the voxels themselves (Ho et al., arXiv 2006.11239, in 3D).
+
+In joint mode the label map is diffused with the image: one channel for each class, in [-1, 1].
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from monai.networks.nets import DiffusionModelUNet
 from monai.networks.utils import pixelshuffle, pixelunshuffle
 from pydantic import Field
+from torch import Tensor
 
 from bench.generator import Generator, GeneratorConfig, Stage, State, register_generator
 from bench.training import Batches
-from bench.volumes import Sample
-from generators.data import images, to_unit_range
+from generators.data import to_unit_range
 from generators.diffusion import (
     ProcessConfig,
     SamplingConfig,
@@ -21,13 +25,14 @@ from generators.diffusion import (
     denoise,
     make_process,
 )
-from generators.diffusion_fit import VALIDATION_CASES, DiffusionConfig, fit_diffusion
+from generators.diffusion_fit import VALIDATION_CASES, DiffusionConfig, drawn, fit_diffusion
+from generators.joint import Channels, Labels, check_joint
 from generators.latents import loaded
 from generators.unet import Grid, UNetConfig, build_unet, check_divisible, check_unet
 
 if TYPE_CHECKING:
     from bench.run import Run
-    from bench.volumes import VolumeSet
+    from bench.volumes import Sample, VolumeSet
 
 VOXEL_RANGE = (-1.0, 1.0)
 
@@ -78,6 +83,7 @@ class PixelSamplingConfig(SamplingConfig):
 class DDPM3DConfig(GeneratorConfig):
     """Configuration of 3D-DDPM."""
 
+    labels: Labels = Field("none", description="joint: generate the label map with the image")
     diffusion: PixelDiffusionConfig = Field(
         PixelDiffusionConfig(), description="network, process, training"
     )
@@ -93,43 +99,69 @@ class DDPM3D(Generator):
     Config = DDPM3DConfig
     config: DDPM3DConfig
 
+    @property
+    def labels(self) -> Labels:  # type: ignore[override]
+        return self.config.labels
+
     def check(self, grid: Grid, label_names: Mapping[int, str]) -> None:
         c = self.config.diffusion
+        check_joint(self.name, self.labels, label_names)
         check_divisible(grid, c.space_to_depth, "diffusion.space_to_depth")
-        check_unet(c.unet, self._shape(grid)[1:], "diffusion.unet")
+        check_unet(c.unet, self._shape(Channels(), grid)[1:], "diffusion.unet")
         check_sampling(self.config.sampling, c.process)
 
     def stages(self) -> Sequence[Stage]:
-        return (Stage("pixel-ddpm", self.config.diffusion, self.fit),)
+        return (Stage(self._stage, self.config.diffusion, self.fit),)
+
+    @property
+    def _stage(self) -> str:
+        return "pixel-ddpm" if self.labels == "none" else f"pixel-ddpm-{self.labels}"
 
     def fit(self, train: VolumeSet, val: VolumeSet, run: Run) -> State:
         c = self.config.diffusion
-        block = c.space_to_depth
+        channels = Channels.of(self.labels, run.label_names)
+
+        def packed(volumes: VolumeSet, rows: Sequence[int]) -> Tensor:
+            x = channels.batch(volumes, rows, run.device)
+            blocks: Tensor = pixelunshuffle(x, 3, c.space_to_depth)
+            return blocks
+
         order = Batches(len(train), c.training.batch_size, run.seed)
-        watched = list(range(min(len(val), VALIDATION_CASES)))
-        held_out = images(val, watched, run.device) if watched else torch.empty(0)
+        watched = range(min(len(val), VALIDATION_CASES))
+        held_out = packed(val, watched) if watched else torch.empty(0)
         torch.manual_seed(run.seed)
         kept = fit_diffusion(
             c,
-            build_unet(c.unet, channels=block**3),
+            self._network(channels),
             make_process(c.process),
-            lambda step: pixelunshuffle(images(train, order(step), run.device), 3, block),
-            pixelunshuffle(held_out, 3, block) if watched else held_out,
+            lambda step: packed(train, order(step)),
+            held_out,
             run,
+            preview=drawn(
+                make_process(c.process, clip=VOXEL_RANGE),
+                self._shape(channels, run.grid),
+                lambda x: to_unit_range(pixelshuffle(x, 3, c.space_to_depth)[:, :1]),
+                run,
+            ),
         )
         return {"unet": kept}
 
     def sample(self, indices: Sequence[int], run: Run) -> Iterator[Sample]:
-        c = self.config.diffusion
-        block = c.space_to_depth
-        unet = loaded(build_unet(c.unet, channels=block**3), run.state("pixel-ddpm")["unet"], run)
-        process = make_process(c.process, clip=VOXEL_RANGE)
-        for rows in chunks(indices, self.config.sampling.batch_size):
-            x = denoise(process, unet, rows, self._shape(run.grid), self.config.sampling, run)
-            for image in to_unit_range(pixelshuffle(x, 3, block)):
-                yield Sample(image)
+        channels = Channels.of(self.labels, run.label_names)
+        sampling, block = self.config.sampling, self.config.diffusion.space_to_depth
+        unet = loaded(self._network(channels), run.state(self._stage)["unet"], run)
+        process = make_process(self.config.diffusion.process, clip=VOXEL_RANGE)
+        shape = self._shape(channels, run.grid)
+        for rows in chunks(indices, sampling.batch_size):
+            x = denoise(process, unet, rows, shape, sampling, run)
+            yield from channels.samples(pixelshuffle(x, 3, block))
 
-    def _shape(self, grid: Grid) -> tuple[int, int, int, int]:
+    def _network(self, channels: Channels) -> DiffusionModelUNet:
+        c = self.config.diffusion
+        return build_unet(c.unet, channels=channels.count * c.space_to_depth**3)
+
+    def _shape(self, channels: Channels, grid: Grid) -> tuple[int, int, int, int]:
+        """Of what is diffused: channels and grid after packing."""
         block = self.config.diffusion.space_to_depth
         a, b, c = (side // block for side in grid)
-        return block**3, a, b, c
+        return channels.count * block**3, a, b, c

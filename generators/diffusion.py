@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import torch
 from monai.networks.schedulers import DDPMScheduler, RFlowScheduler
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from bench.errors import InputError
@@ -20,6 +20,11 @@ from bench.generator import Frozen
 
 if TYPE_CHECKING:
     from bench.run import Run
+
+MIN_SNR = 5.0
+"""gamma of min-SNR weighting (Hang et al., arXiv 2303.09556)."""
+SMALLEST_SHARE = 0.05
+"""A velocity read off a clean volume divides by the share of noise, taken to be at least this."""
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (noisy volumes, timesteps (B,)) -> network output
 
@@ -44,10 +49,11 @@ class TimestepConfig(Frozen):
 class ProcessConfig(Frozen):
     """The noise process and what the network predicts of it."""
 
-    prediction: Literal["epsilon", "v_prediction", "sample", "flow"] = Field(
+    prediction: Literal["epsilon", "v_prediction", "sample", "flow", "flow-sample"] = Field(
         "epsilon",
-        description="noise, velocity or clean volume of Gaussian diffusion, or velocity of "
-        "rectified flow; all but noise reach usable volumes in far fewer training steps",
+        description="noise, velocity or clean volume of Gaussian diffusion, or velocity or clean "
+        "volume of rectified flow (the clean one judged by its velocity, for large patches); all "
+        "but noise reach usable volumes in far fewer training steps",
     )
     schedule: Literal["scaled_linear_beta", "linear_beta", "cosine"] = Field(
         "scaled_linear_beta", description="noise schedule of Gaussian diffusion; not used by flow"
@@ -55,6 +61,19 @@ class ProcessConfig(Frozen):
     beta_start: float = Field(0.0015, gt=0, description="first beta of the linear schedules")
     beta_end: float = Field(0.0195, gt=0, lt=1, description="last beta of the linear schedules")
     timesteps: int = Field(1000, gt=1, description="timesteps T of training")
+    loss_weight: Literal["none", "min-snr"] = Field(
+        "none",
+        description="min-snr: Gaussian timesteps count by min(SNR, 5) of the clean volume's error",
+    )
+
+    @model_validator(mode="after")
+    def _weight_is_of_gaussian_diffusion(self) -> Self:
+        if self.loss_weight == "min-snr" and self.prediction in ("flow", "flow-sample"):
+            raise ValueError(
+                f"loss_weight min-snr is of Gaussian diffusion, prediction is {self.prediction!r}; "
+                "choose none."
+            )
+        return self
 
 
 class SamplingConfig(Frozen):
@@ -76,6 +95,9 @@ class Process(Protocol):
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What the network shall say of the noisy volumes."""
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Factors (B, 1, 1, 1, 1) of the squared distance of output and target."""
 
     def trajectory(self, steps: int) -> list[tuple[int, int]]:
         """The (from, to) timesteps of sampling, from pure noise down."""
@@ -107,6 +129,7 @@ class GaussianDiffusion:
             **betas,
         )
         self.prediction = config.prediction
+        self.min_snr = config.loss_weight == "min-snr"
         self.timesteps = config.timesteps
         self.clip = clip
         self.signal = self.scheduler.alphas_cumprod.double().tolist()  # ā_t
@@ -122,6 +145,16 @@ class GaussianDiffusion:
             return x0
         velocity: Tensor = self.scheduler.get_velocity(x0, noise, t)
         return velocity
+
+    def weight(self, t: Tensor) -> Tensor:
+        if not self.min_snr:
+            return torch.ones(len(t), 1, 1, 1, 1, device=t.device)
+        signal = self.scheduler.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1, 1)
+        snr = signal / (1 - signal)
+        # The error of x0, of which min(SNR, gamma) is the weight, in terms of the output's.
+        of_x0 = {"sample": torch.ones_like(snr), "epsilon": 1 / snr, "v_prediction": 1 / (snr + 1)}
+        weight: Tensor = snr.clamp(max=MIN_SNR) * of_x0[self.prediction]
+        return weight
 
     def trajectory(self, steps: int) -> list[tuple[int, int]]:
         # The last move starts at t = 0: a longer one would take spread from narrow data.
@@ -149,18 +182,32 @@ class GaussianDiffusion:
 
 
 class RectifiedFlow:
-    """x_t = (1 − t/T) x0 + t/T noise; the network predicts x0 − noise; MONAI's RFlowScheduler."""
+    """x_t = (1 − s) x0 + s noise with s = t/T, as in MONAI's RFlowScheduler.
 
-    def __init__(self, config: ProcessConfig) -> None:
+    The network predicts the velocity x0 − noise, or ("flow-sample") x0 itself, judged by the
+    velocity (x0 − x_t) / s that follows from it (Li and He, arXiv 2511.13720): a network whose
+    channels hold whole patches of voxels need not carry noise of so many dimensions through.
+
+    Args:
+        clip: bounds of x0 during sampling where the data have some, as in GaussianDiffusion.
+    """
+
+    def __init__(self, config: ProcessConfig, clip: tuple[float, float] | None = None) -> None:
         self.scheduler = RFlowScheduler(num_train_timesteps=config.timesteps)
+        self.of_x0 = config.prediction == "flow-sample"
         self.timesteps = config.timesteps
+        self.clip = clip
 
     def noisy(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         mixed: Tensor = self.scheduler.add_noise(x0, noise, t)
         return mixed
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        return x0 - noise
+        return x0 if self.of_x0 else x0 - noise
+
+    def weight(self, t: Tensor) -> Tensor:
+        share = (t.float() / self.timesteps).clamp(min=SMALLEST_SHARE).view(-1, 1, 1, 1, 1)
+        return share**-2 if self.of_x0 else torch.ones_like(share)
 
     def trajectory(self, steps: int) -> list[tuple[int, int]]:
         self.scheduler.set_timesteps(steps)
@@ -170,8 +217,11 @@ class RectifiedFlow:
     def step(
         self, output: Tensor, x: Tensor, move: tuple[int, int], eta: float, noise: Tensor | None
     ) -> Tensor:
-        moved: Tensor = self.scheduler.step(output, move[0], x, move[1])[0]
-        return moved
+        """Euler's step along the line through x and x0."""
+        x0 = output if self.of_x0 else x + move[0] / self.timesteps * output
+        if self.clip is not None:
+            x0 = x0.clamp(*self.clip)
+        return x0 + move[1] / move[0] * (x - x0)
 
 
 def _betas(config: ProcessConfig) -> dict[str, Any]:
@@ -179,8 +229,10 @@ def _betas(config: ProcessConfig) -> dict[str, Any]:
 
 
 def make_process(config: ProcessConfig, clip: tuple[float, float] | None = None) -> Process:
-    """The process that `config` names; `clip` bounds x0 in Gaussian sampling."""
-    return RectifiedFlow(config) if config.prediction == "flow" else GaussianDiffusion(config, clip)
+    """The process that `config` names; `clip` bounds x0 in sampling."""
+    if config.prediction in ("flow", "flow-sample"):
+        return RectifiedFlow(config, clip)
+    return GaussianDiffusion(config, clip)
 
 
 def check_sampling(sampling: SamplingConfig, process: ProcessConfig) -> None:
@@ -200,15 +252,19 @@ def denoise(
     sampling: SamplingConfig,
     run: Run,
     stream: int = 0,
+    attempt: int = 0,
 ) -> Tensor:
     """Draw the volumes `indices`, of `shape` (C, D, H, W), together: (B, C, D, H, W) float32.
 
     All noise comes from `run.noise`, volume by volume, so a volume is the same in any batch.
-    Models that draw two things of one volume (label, image) tell them apart by `stream`, 0 or 1.
+    Models that draw two things of one volume (label, image) tell them apart by `stream`, 0 or 1;
+    one that draws a volume again, because it rejected the last draw, counts on by `attempt`.
     """
+    first = attempt * (process.timesteps + 1)  # no draw takes more noises than that
 
     def noise(draw: int) -> Tensor:
-        return torch.stack([run.noise(i, shape, stream=2 * draw + stream) for i in indices])
+        number = 2 * (first + draw) + stream
+        return torch.stack([run.noise(i, shape, stream=number) for i in indices])
 
     x = noise(0)
     with torch.no_grad():

@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bench.generator import Frozen
-from bench.training import TrainingConfig, train
-from generators.diffusion import Predict, Process, ProcessConfig, TimestepConfig
+from bench.training import Preview, TrainingConfig, train
+from generators.diffusion import (
+    Predict,
+    Process,
+    ProcessConfig,
+    SamplingConfig,
+    TimestepConfig,
+    denoise,
+)
 from generators.unet import UNetConfig
 
 if TYPE_CHECKING:
     from bench.run import Run
 
+Decode = Callable[[Tensor], NDArray[np.float32]]  # (B, C, d, h, w) -> (B, D, H, W) in [0, 1]
+
+PREVIEW_VOLUMES, PREVIEW_STEPS = 4, 20
 VALIDATION_CASES = 16
 """Validation inside a fit looks at this many cases at most; it watches, it does not judge."""
 
@@ -46,13 +57,19 @@ def diffusion_loss(
     x0: Tensor,
     draw: TimestepConfig,
     loss: Literal["l1", "l2"] = "l2",
+    weight: Tensor | None = None,
 ) -> Tensor:
-    """Mean distance of prediction and target at random timesteps, in float32."""
+    """Mean distance of prediction and target at random timesteps, in float32.
+
+    The process's weights are of squares; a distance takes their root. `weight`, (B, 1, D, H, W),
+    says how much each voxel counts beside that.
+    """
     noise = torch.randn_like(x0)
     t = draw.draw(len(x0), process.timesteps, x0.device)
-    output = predict(process.noisy(x0, noise, t), t).float()
-    target = process.target(x0, noise, t)
-    return F.l1_loss(output, target) if loss == "l1" else F.mse_loss(output, target)
+    error = predict(process.noisy(x0, noise, t), t).float() - process.target(x0, noise, t)
+    weights = process.weight(t)
+    distance = weights.sqrt() * error.abs() if loss == "l1" else weights * error**2
+    return (distance if weight is None else weight * distance).mean()
 
 
 def fit_diffusion(
@@ -62,10 +79,12 @@ def fit_diffusion(
     batch: Callable[[int], Tensor],
     held_out: Tensor,
     run: Run,
+    preview: Preview | None = None,
 ) -> dict[str, Tensor]:
     """Train `unet` on the volumes (B, C, D, H, W) of `batch(step)`; its averaged state dict.
 
-    `held_out` (B, C, D, H, W) are validation volumes, on which the loss is recorded.
+    `held_out` (B, C, D, H, W) are validation volumes, on which the loss is recorded; the least loss
+    is the best. `preview` is what `drawn` gives.
     """
 
     def validate(networks: Mapping[str, nn.Module]) -> dict[str, float]:
@@ -87,5 +106,24 @@ def fit_diffusion(
         config.training,
         average=["unet"],
         validate=validate if len(held_out) else None,
+        select="-loss",
+        preview=preview,
     )
     return kept["unet"]
+
+
+def drawn(process: Process, shape: tuple[int, ...], decode: Decode, run: Run) -> Preview:
+    """A preview of training: the volumes 0 to 3 of a few steps, always from the same noise.
+
+    They are drawn one by one, so that looking on needs less memory than training.
+    """
+    sampling = SamplingConfig(steps=min(PREVIEW_STEPS, process.timesteps))
+
+    def preview(networks: Mapping[str, nn.Module]) -> NDArray[np.float32]:
+        volumes = [
+            decode(denoise(process, networks["unet"], [i], shape, sampling, run))
+            for i in range(PREVIEW_VOLUMES)
+        ]
+        return np.concatenate(volumes)
+
+    return preview

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from bench.generator import State
 from bench.training import Batches
 from generators.diffusion import make_process
-from generators.diffusion_fit import VALIDATION_CASES, DiffusionConfig, fit_diffusion
+from generators.diffusion_fit import (
+    VALIDATION_CASES,
+    Decode,
+    DiffusionConfig,
+    drawn,
+    fit_diffusion,
+)
 from generators.unet import build_unet
 
 if TYPE_CHECKING:
@@ -82,9 +88,18 @@ def encode_training(train_set: VolumeSet, encode: Encode, run: Run) -> NDArray[n
 
 
 def fit_latent_diffusion(
-    config: DiffusionConfig, encode: Encode, train_set: VolumeSet, val: VolumeSet, run: Run
+    config: DiffusionConfig,
+    encode: Encode,
+    train_set: VolumeSet,
+    val: VolumeSet,
+    run: Run,
+    decode: Decode | None = None,
 ) -> State:
-    """An LDM stage: encode once, find the scale, train; the state holds both."""
+    """An LDM stage: encode once, find the scale, train; the state holds both.
+
+    `decode` makes pictures of unscaled latents, to look at what training draws; without it there
+    are none.
+    """
     values = encode_training(train_set, encode, run)
     latents = Latents(values, scale_factor(values))
     with torch.no_grad():
@@ -93,13 +108,19 @@ def fit_latent_diffusion(
     order = Batches(len(train_set), config.training.batch_size, run.seed)
     torch.manual_seed(run.seed)
     unet = build_unet(config.unet, channels=values.shape[1])
+    process = make_process(config.process)
+    show = None
+    if decode is not None:
+        picture = decode
+        show = drawn(process, values.shape[1:], lambda z: picture(z / latents.scale), run)
     kept = fit_diffusion(
         config,
         unet,
-        make_process(config.process),
+        process,
         lambda step: latents.batch(order(step), run.device),
         held_out,
         run,
+        show,
     )
     return {"unet": kept, "scale": latents.scale}
 

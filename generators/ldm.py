@@ -24,7 +24,7 @@ from generators.autoencoders import (
 )
 from generators.data import images, to_unit_range
 from generators.diffusion import SamplingConfig, check_sampling, chunks, denoise, make_process
-from generators.diffusion_fit import DiffusionConfig
+from generators.diffusion_fit import Decode, DiffusionConfig
 from generators.latents import Encode, fit_latent_diffusion, loaded
 from generators.unet import Grid, build_unet, check_unet
 from generators.vqvae import ImageVQVAE, VQVAEConfig, check_vqvae, fit_vqvae
@@ -73,9 +73,15 @@ def image_autoencoder(config: ImageAutoencoderConfig, run: Run) -> KLAutoencoder
     return network
 
 
-def image_encoder(network: KLAutoencoder, run: Run) -> Encode:
-    """Latent means of the images of a volume set."""
-    return lambda volumes, i: network.encode(images(volumes, [i], run.device))[0]
+def image_encoder(network: KLAutoencoder | ImageVQVAE, run: Run) -> Encode:
+    """Latents of the images of a volume set, in tiles where the autoencoder's configuration says
+    so; the mean of a KL autoencoder's."""
+    return lambda volumes, i: network.encode_volume(images(volumes, [i], run.device))
+
+
+def image_decoder(network: KLAutoencoder | ImageVQVAE, run: Run) -> Decode:
+    """Images of unscaled latents (B, C, d, h, w), as one array (B, D, H, W) in [0, 1]."""
+    return lambda z: np.stack(list(decode_images(network, z, run)))
 
 
 def _fit_image_ldm(
@@ -85,21 +91,17 @@ def _fit_image_ldm(
     val: VolumeSet,
     run: Run,
 ) -> State:
-    encode = image_encoder(image_autoencoder(autoencoder, run), run)
-    return fit_latent_diffusion(ldm, encode, train_set, val, run)
+    network = image_autoencoder(autoencoder, run)
+    encode, decode = image_encoder(network, run), image_decoder(network, run)
+    return fit_latent_diffusion(ldm, encode, train_set, val, run, decode)
 
 
 def _fit_vq_ldm(
     autoencoder: VQVAEConfig, ldm: DiffusionConfig, train_set: VolumeSet, val: VolumeSet, run: Run
 ) -> State:
     network = image_vqvae(autoencoder, run)
-    return fit_latent_diffusion(
-        ldm,
-        lambda volumes, i: network.encode(images(volumes, [i], run.device)),
-        train_set,
-        val,
-        run,
-    )
+    encode, decode = image_encoder(network, run), image_decoder(network, run)
+    return fit_latent_diffusion(ldm, encode, train_set, val, run, decode)
 
 
 def image_vqvae(config: VQVAEConfig, run: Run) -> ImageVQVAE:
@@ -133,7 +135,7 @@ def decode_images(
     """Images (D, H, W) in [0, 1] of unscaled latents (B, C, d, h, w), decoded one at a time."""
     for i in range(len(z)):
         with torch.no_grad(), run.autocast():
-            x = network.decode(z[i : i + 1])
+            x = network.decode_volume(z[i : i + 1])
         yield to_unit_range(x)[0]
 
 

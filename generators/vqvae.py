@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from monai.networks.layers.vector_quantizer import EMAQuantizer, VectorQuantizer
@@ -12,17 +12,25 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bench.errors import InputError
-from bench.generator import Frozen, State
+from bench.generator import State
 from bench.training import TrainingConfig
-from generators.autoencoders import AdversarialConfig, fit_reconstruction
 from generators.data import images
-from generators.diffusion import chunks
 from generators.diffusion_fit import VALIDATION_CASES
-from generators.unet import Grid, check_divisible
+from generators.reconstruction import (
+    ReconstructionConfig,
+    check_reconstruction,
+    fit_reconstruction,
+)
+from generators.tiling import TiledAutoencoder
+from generators.unet import Grid
 
 if TYPE_CHECKING:
     from bench.run import Run
     from bench.volumes import VolumeSet
+
+
+USAGE_CASES = 512
+"""Training volumes, at most, over which the use of the codebook is counted in the end."""
 
 
 class VQTraining(TrainingConfig):
@@ -34,7 +42,7 @@ class VQTraining(TrainingConfig):
     )
 
 
-class VQVAEConfig(Frozen):
+class VQVAEConfig(ReconstructionConfig):
     """A vector-quantised image autoencoder."""
 
     space_to_depth: int = Field(1, gt=0, description="blocks of this side become channels first")
@@ -49,13 +57,17 @@ class VQVAEConfig(Frozen):
     restart_every: int = Field(
         100, ge=0, description="steps after which unused codes restart; 0 is never"
     )
-    adversarial: AdversarialConfig = Field(AdversarialConfig(), description="adversarial term")
     training: VQTraining = Field(VQTraining(), description="optimisation")
 
     @property
     def factor(self) -> int:
         """Voxels of the image along one side of a latent voxel."""
         return self.space_to_depth << len(self.channels)
+
+    @property
+    def code_channels(self) -> int:
+        """Numbers in the code of factor³ voxels, as the LDM sees it before it is quantised."""
+        return self.embedding_dim
 
 
 class DataDrivenQuantizer(EMAQuantizer):  # type: ignore[misc]  # MONAI has no types
@@ -111,14 +123,14 @@ class DataDrivenQuantizer(EMAQuantizer):  # type: ignore[misc]  # MONAI has no t
         self.ema_w[dead] = chosen * share
 
 
-class ImageVQVAE(nn.Module):
+class ImageVQVAE(TiledAutoencoder):
     """MONAI's VQVAE with the quantiser above, behind an optional space-to-depth.
 
     Its latents are the encodings before quantisation, which are continuous; decoding quantises.
     """
 
     def __init__(self, config: VQVAEConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.block = config.space_to_depth
         packed, levels = self.block**3, len(config.channels)
         self.net = VQVAE(
@@ -140,7 +152,12 @@ class ImageVQVAE(nn.Module):
         z: Tensor = self.net.encode(pixelunshuffle(x, 3, self.block))
         return z
 
+    def latents(self, x: Tensor) -> Tensor:
+        """Encodings before quantisation, which decoding repeats."""
+        return self.encode(x)
+
     def decode(self, z: Tensor) -> Tensor:
+        """Images (B, 1, D, H, W) of latents, which are quantised first."""
         return self.forward_latents(z)[0]
 
     def forward_latents(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,15 +171,17 @@ class ImageVQVAE(nn.Module):
 
     def codes(self, x: Tensor) -> Tensor:
         """Index of the code of each latent voxel, (B, d, h, w); in eval mode it learns nothing."""
-        chosen: Tensor = self.net.quantizer.quantize(self.encode(x))
+        chosen: Tensor = self.net.quantizer.quantize(self.encode_volume(x))
         return chosen
 
 
-def code_usage(codes: Tensor, num_embeddings: int) -> tuple[int, float]:
-    """Number of codes used, and the perplexity exp(−Σ p log p) of their frequencies p."""
-    counts = torch.bincount(codes.flatten().cpu(), minlength=num_embeddings).double()
-    p = counts[counts > 0] / counts.sum()
-    return len(p), float(torch.exp(-(p * p.log()).sum()))
+def code_usage(counts: Tensor) -> tuple[float, float]:
+    """Share of the codes used, and the perplexity exp(−Σ p log p) of their frequencies p.
+
+    `counts` (codes,) says how often each was chosen; together at least once.
+    """
+    p = counts[counts > 0].double() / counts.sum()
+    return len(p) / len(counts), float(torch.exp(-(p * p.log()).sum()))
 
 
 def check_vqvae(config: VQVAEConfig, grid: Grid, where: str) -> None:
@@ -172,7 +191,7 @@ def check_vqvae(config: VQVAEConfig, grid: Grid, where: str) -> None:
             f"{where}.training.ema_decay is {config.training.ema_decay}, but averaged weights do "
             "not fit a codebook that restarts; set it to 0."
         )
-    check_divisible(grid, config.factor, where)
+    check_reconstruction(config, grid, where)
 
 
 def fit_vqvae(config: VQVAEConfig, train_set: VolumeSet, val: VolumeSet, run: Run) -> State:
@@ -180,24 +199,25 @@ def fit_vqvae(config: VQVAEConfig, train_set: VolumeSet, val: VolumeSet, run: Ru
     torch.manual_seed(run.seed)
     network = ImageVQVAE(config)
 
-    def usage(net: nn.Module) -> dict[str, float]:
-        watched = range(min(len(train_set), VALIDATION_CASES))
-        codes = []
-        for rows in chunks(watched, config.training.batch_size):
+    def usage(net: nn.Module, cases: int) -> dict[str, float]:
+        counts = torch.zeros(config.num_embeddings, dtype=torch.long)
+        for i in range(min(len(train_set), cases)):
             with torch.no_grad(), run.autocast():
-                codes.append(net.codes(images(train_set, rows, run.device)))  # type: ignore[operator]
-        used, perplexity = code_usage(torch.cat(codes), config.num_embeddings)
+                codes = cast(ImageVQVAE, net).codes(images(train_set, [i], run.device))
+            counts += torch.bincount(codes.flatten().cpu(), minlength=config.num_embeddings)
+        used, perplexity = code_usage(counts)
         return {"codes_used": used, "perplexity": perplexity}
 
     kept = fit_reconstruction(
         network,
         lambda net, x: net(x),
-        config.adversarial,
+        config,
         config.training,
         train_set,
         val,
         run,
-        usage,
+        lambda net: usage(net, VALIDATION_CASES),
     )
-    network.load_state_dict(kept)
-    return {"autoencoder": kept, **usage(network.eval())}
+    for metric, value in usage(network.to(run.device).eval(), USAGE_CASES).items():
+        run.record(metric, value)
+    return {"autoencoder": kept}

@@ -6,6 +6,7 @@ import pandas as pd
 
 from leaderboard.arms import read_arms
 from leaderboard.companions import companions_frame, structures_frame
+from leaderboard.fits import fits_frame
 from leaderboard.inputs import Inputs, read_inputs
 from leaderboard.model import NOT_MEASURED_COLUMNS, Leaderboard, RunInfo
 from leaderboard.ranks import doses_frame, ranks_frame
@@ -41,6 +42,7 @@ def build(records: pd.DataFrame, cells: pd.DataFrame, info: RunInfo) -> Leaderbo
         structures=structures_frame(companions),
         ranks=ranks_frame(inputs, arms, generators, info),
         doses=doses_frame(inputs, arms, info),
+        fits=fits_frame(inputs, info),
     )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     *("generators", "segmentation", "overall"),
-    *("companions", "structures", "ranks", "doses"),
+    *("companions", "structures", "ranks", "doses", "fits"),
 )
 """The frames that are written as CSV."""
 
@@ -28,8 +28,8 @@ def write(leaderboard: Leaderboard, folder: Path) -> list[Path]:
 
     Returns:
         The files: ``leaderboard.md``, ``generators.csv``, ``segmentation.csv``, ``overall.csv``,
-        ``companions.csv``, ``structures.csv``, ``ranks.csv``, ``doses.csv``, and, where a run has
-        several doses, ``dose.png``. In the CSV a missing number is an empty field.
+        ``companions.csv``, ``structures.csv``, ``ranks.csv``, ``doses.csv``, ``fits.csv``, and,
+        where a run has several doses, ``dose.png``. In the CSV a missing number is an empty field.
     """
     contents: dict[str, str | bytes] = {"leaderboard.md": page(leaderboard)}
     for name in NAMES:

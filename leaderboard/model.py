@@ -120,6 +120,8 @@ DOSE_COLUMNS = (
     "n_segmenters",
 )
 
+FIT_COLUMNS = ("generator", "stage", "metric", "label", "value", "sd", "n_seeds", "shared")
+
 NOT_MEASURED_COLUMNS = (
     "kind",
     "generator",
@@ -152,6 +154,8 @@ class RunInfo:
     budget: Literal["steps", "epochs"] = "steps"  # what R and R+S have in common in training
     interval_method: str = ""  # how the intervals of FID were made, one sentence
     pairs: Mapping[str, str] = field(default_factory=dict)  # generator -> its figure's file
+    # Cells that trained and sampled each generator, in order: stages may be another's as well.
+    stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     controls: Collection[str] = ()  # generators of known quality, beside `names.CONTROLS`
     # What fixes a number; 0 is not told.
     neighbours: int = 0  # k of precision, recall, density and coverage
@@ -177,6 +181,8 @@ class Leaderboard:
     `structures` has `STRUCTURE_COLUMNS`: a row per generator and structure; volumes in ml.
     `ranks` has `RANK_COLUMNS`: ``by`` is "fid", or "dice_gain" on a task.
     `doses` has `DOSE_COLUMNS`: gains over R, means over segmenters; empty with the one dose.
+    `fits` has `FIT_COLUMNS`: what was measured of each stage of a generator's fit and of its
+    sampling, in long form; ``shared`` names the other generators that need the stage.
     Numbers that are missing are nan; nothing is averaged over them.
     """
 
@@ -189,3 +195,4 @@ class Leaderboard:
     structures: pd.DataFrame
     ranks: pd.DataFrame
     doses: pd.DataFrame
+    fits: pd.DataFrame

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from leaderboard import (
     companion_tables,
+    fit_tables,
     gain_tables,
     label_tables,
     published,
@@ -50,6 +51,7 @@ def page(leaderboard: Leaderboard) -> str:
     parts += _all("##", label_tables.structures, leaderboard)
     parts += _segmentation(leaderboard)
     parts += _all("##", rank_tables.ranks, leaderboard)
+    parts += _all("##", fit_tables.fits, leaderboard)
     if len(leaderboard.not_measured):
         parts += _titled("##", tables.not_measured(leaderboard))
     parts += _published(leaderboard)

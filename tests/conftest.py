@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,20 @@ class Ran(NamedTuple):
 @pytest.fixture(autouse=True)
 def restored_registries() -> Iterator[None]:
     """What a test registers is forgotten after it."""
+    with restored():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def restored_registries_of_a_module() -> Iterator[None]:
+    """What a module's own fixtures register is forgotten after it."""
+    with restored():
+        yield
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """The registries are afterwards as they were before."""
     from bench.registry import EXTRACTORS, GENERATORS, SEGMENTERS
 
     kept = [(r, dict(r._loaded), dict(r._files)) for r in (GENERATORS, SEGMENTERS, EXTRACTORS)]

@@ -107,7 +107,7 @@ def reason(error: BaseException) -> str:
 
 
 def environment(device: Device) -> dict[str, str]:
-    """Host, versions and precision: recorded with every result, never part of a key."""
+    """Host, versions, precision, memory format: recorded with every result, never part of a key."""
     import torch
 
     libraries = ("voxelbench", "torch", "monai", "numpy", "lightning-fabric")
@@ -115,6 +115,7 @@ def environment(device: Device) -> dict[str, str]:
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "precision": device.resolved_precision(),
+        "memory_format": device.resolved_memory_format(),
         "threads": str(torch.get_num_threads()),
         "device": device.name(),
         **{name: version(name) for name in libraries},

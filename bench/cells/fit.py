@@ -41,7 +41,7 @@ def make_generator(name: str, config: object) -> Generator:
 
 def _to_cpu(value: object) -> object:
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
+        return value.detach().cpu().contiguous()  # whatever format it was trained in
     if isinstance(value, dict):
         return {key: _to_cpu(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

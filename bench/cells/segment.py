@@ -38,7 +38,7 @@ def run(context: Context) -> list[Record]:
     return [
         *case_records(task, test, predictions, spec["tolerance_mm"]),
         Record(metric="parameters", value=sum(p.numel() for p in network.parameters())),
-        Record(metric="steps", value=training.steps),
+        *run.records,
     ]
 
 

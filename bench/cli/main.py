@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from bench.cli import doctor, list_, report, run, status
+from bench.cli import doctor, estimate, list_, report, run, sample, status
 from bench.errors import InputError
 from bench.names import complaint
 
@@ -22,6 +22,8 @@ app.command("list")(list_.list_)
 app.command("status")(status.status)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
+app.command("sample")(sample.sample)
+app.command("estimate")(estimate.estimate)
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""HA-GAN: hierarchical amortised GAN of volumes without labels (Sun et al., JBHI 2022)."""
+"""HA-GAN: hierarchical amortised GAN (Sun et al., JBHI 2022), with or without label maps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,9 @@ class HAGANTraining(TrainingConfig):
 class HAGANConfig(GeneratorConfig):
     """Defaults are the paper's."""
 
+    labels: Literal["none", "joint"] = Field(
+        "none", description="joint: generate the label map with the image"
+    )
     latent_dim: int = Field(1024, gt=0, description="length of the noise vector z")
     width: float = Field(
         1.0, gt=0, le=4, description="all channel numbers are the paper's times this"
@@ -38,6 +41,15 @@ class HAGANConfig(GeneratorConfig):
     discriminator_learning_rate: float = Field(4e-4, gt=0, description="learning rate of D")
     train_encoders: bool = Field(
         True, description="also train E and Sub_E; samples do not depend on them"
+    )
+    augment: tuple[Literal["flip", "translate", "contrast"], ...] = Field(
+        (), description="changes of all that the discriminator sees; for few training cases"
+    )
+    r1_weight: float = Field(
+        0.0, ge=0, description="weight of the squared gradient of D at real cases; 0 is off"
+    )
+    r1_every: int = Field(
+        16, gt=0, description="steps between these penalties, each weighted so many times"
     )
     training: HAGANTraining = Field(
         HAGANTraining(), description="length, batch, averaging, and the Adam of each network"
@@ -56,13 +68,22 @@ class HAGAN(Generator):
     Config = HAGANConfig
     config: HAGANConfig
 
+    @property
+    def labels(self) -> Literal["none", "joint"]:  # type: ignore[override]
+        return self.config.labels
+
     def check(self, grid: tuple[int, int, int], label_names: Mapping[int, str]) -> None:
-        """InputError unless every side is a multiple of 4 and at least 32."""
+        """InputError unless every side is a multiple of 4 and at least 32, and, in joint mode,
+        there are structures."""
         if len(grid) != 3 or any(n < SMALLEST_SIDE or n % SIDE_MULTIPLE for n in grid):
             raise InputError(
                 f"Generator ha-gan cannot take the grid {grid}: it needs three sides that are "
                 f"multiples of {SIDE_MULTIPLE} and at least {SMALLEST_SIDE}; crop or pad the data."
             )
+        if self.labels == "joint":
+            from generators.joint import check_joint
+
+            check_joint(self.name, self.labels, label_names)
 
     def fit(self, train: VolumeSet, val: VolumeSet, run: Run) -> State:
         """Train all networks on `train` (a GAN has no validation loss); keep the generator."""

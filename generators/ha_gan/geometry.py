@@ -63,11 +63,11 @@ class Geometry:
         return latent[:, :, position : position + self.slab]
 
     def image_slab(self, volume: Tensor, position: int) -> Tensor:
-        """(B, 1, D, H, W) -> (B, 1, 4 slab, H, W): the voxels that `latent_slab` stands for."""
+        """(B, C, D, H, W) -> (B, C, 4 slab, H, W): the voxels that `latent_slab` stands for."""
         return volume[:, :, SCALE * position : SCALE * (position + self.slab)]
 
     def low_resolution(self, volume: Tensor) -> Tensor:
-        """(B, 1, D, H, W) -> (B, 1, D/4, H/4, W/4): mean of the voxels under each latent voxel."""
+        """(B, C, D, H, W) -> (B, C, D/4, H/4, W/4): mean of the voxels under each latent voxel."""
         return F.avg_pool3d(volume, SCALE)
 
     @property

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.training import Batches, Networks, adamw, train
-from bench.volumes import Sample
+from generators.data import to_unit_range
+from generators.ha_gan.augment import augment
 from generators.ha_gan.geometry import Geometry
 from generators.ha_gan.networks import (
     GridEncoder,
@@ -20,59 +22,71 @@ from generators.ha_gan.networks import (
     HierarchicalGenerator,
     SlabEncoder,
 )
+from generators.joint import Channels
 
 if TYPE_CHECKING:
     from bench.run import Run
-    from bench.volumes import VolumeSet
+    from bench.volumes import Sample, VolumeSet
     from generators.ha_gan import HAGANConfig
+
+PREVIEW_VOLUMES = 4
 
 
 def fit(config: HAGANConfig, volumes: VolumeSet, run: Run) -> dict[str, Any]:
     """Train on `volumes`; {"generator": its state dict, averaged where the training averages}."""
     geometry = Geometry(run.grid)
     torch.manual_seed(run.seed)
-    networks = build(geometry, config)
+    channels = Channels.of(config.labels, run.label_names)
+    networks = build(geometry, config, channels.count)
     batches = Batches(len(volumes), config.training.batch_size, run.seed)
-
-    def batch(step: int) -> Tensor:
-        images = torch.from_numpy(volumes.images(batches(step)))
-        return (2 * images - 1).unsqueeze(1).to(run.device)
-
     kept = train(
         run,
         networks,
-        Losses(geometry, config.latent_dim),
-        batch,
+        Losses(geometry, config),
+        lambda step: (step, channels.batch(volumes, batches(step), run.device)),
         config.training,
         optimizers=adams(networks, config),
         average=["generator"],
+        preview=lambda shown: np.concatenate(
+            [
+                to_unit_range(_generated(shown["generator"], i, config.latent_dim, run)[:, :1])
+                for i in range(PREVIEW_VOLUMES)
+            ]
+        ),
     )
     return {"generator": kept["generator"]}
 
 
 def sample(config: HAGANConfig, indices: Sequence[int], run: Run) -> Iterator[Sample]:
     """The volume of each index, in order."""
+    channels = Channels.of(config.labels, run.label_names)
     with torch.device("meta"):  # the weights are about to be replaced: none are drawn
-        network = HierarchicalGenerator(Geometry(run.grid), config.latent_dim, config.width)
+        network = HierarchicalGenerator(
+            Geometry(run.grid), config.latent_dim, config.width, channels.count
+        )
     network.load_state_dict(run.state()["generator"], assign=True)
     network.eval()
     for index in indices:
         # One volume a pass: a batch of another size would round differently.
-        noise = run.noise(index, (1, config.latent_dim))
-        with torch.no_grad(), run.autocast():
-            volume = network(noise)[0, 0].float()
-        yield Sample(((volume + 1) / 2).clamp(0, 1).cpu().numpy())
+        yield from channels.samples(_generated(network, index, config.latent_dim, run))
 
 
-def build(geometry: Geometry, config: HAGANConfig) -> dict[str, nn.Module]:
+def _generated(generator: nn.Module, index: int, latent_dim: int, run: Run) -> Tensor:
+    """The volume `index`, (1, C, D, H, W) in [-1, 1]."""
+    with torch.no_grad(), run.autocast():
+        volume: Tensor = generator(run.noise(index, (1, latent_dim))).float()
+    return volume
+
+
+def build(geometry: Geometry, config: HAGANConfig, channels: int = 1) -> dict[str, nn.Module]:
     """The networks by name, the encoders where they are to be trained."""
     latent_dim, width = config.latent_dim, config.width
     networks: dict[str, nn.Module] = {
-        "generator": HierarchicalGenerator(geometry, latent_dim, width),
-        "discriminator": HierarchicalDiscriminator(geometry, width),
+        "generator": HierarchicalGenerator(geometry, latent_dim, width, channels),
+        "discriminator": HierarchicalDiscriminator(geometry, width, channels),
     }
     if config.train_encoders:
-        networks["encoder"] = SlabEncoder(width)
+        networks["encoder"] = SlabEncoder(width, channels)
         networks["sub_encoder"] = GridEncoder(geometry, latent_dim, width)
     return networks
 
@@ -93,10 +107,13 @@ class Losses:
     """The losses of one step, in the order in which the networks step: D, G, E, Sub_E."""
 
     geometry: Geometry
-    latent_dim: int
+    config: HAGANConfig
 
-    def __call__(self, networks: Networks, real: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """`real` is (B, 1, D, H, W) in [-1, 1]; all four see the slab at one random position."""
+    def __call__(
+        self, networks: Networks, step_and_real: tuple[int, Tensor]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Real volumes (B, C, D, H, W) in [-1, 1]; all four see the slab at one random position."""
+        step, real = step_and_real
         position = int(torch.randint(self.geometry.positions, ()))
         real_slab = self.geometry.image_slab(real, position)
         real_low = self.geometry.low_resolution(real)
@@ -105,13 +122,17 @@ class Losses:
 
         with torch.no_grad():
             slab, low = generator.slab_and_low(self._noise(real), position)
-        logits = discriminator(torch.cat([real_slab, slab]), torch.cat([real_low, low]), position)
-        on_real, on_fake = logits.float().chunk(2)
-        yield "discriminator", _bce(on_real, real=True) + _bce(on_fake, real=False)
+        both = torch.cat([real_slab, slab]), torch.cat([real_low, low])
+        on_real, on_fake = discriminator(*self._changed(*both), position).float().chunk(2)
+        loss = _bce(on_real, real=True) + _bce(on_fake, real=False)
+        if self.config.r1_weight and step % self.config.r1_every == 0:
+            penalty = gradient_penalty(discriminator, *self._changed(real_slab, real_low), position)
+            loss = loss + self.config.r1_every * self.config.r1_weight / 2 * penalty
+        yield "discriminator", loss
 
         with frozen(discriminator):
             slab, low = generator.slab_and_low(self._noise(real), position)
-            logit = discriminator(slab, low, position)
+            logit = discriminator(*self._changed(slab, low), position)
         yield "generator", _bce(logit.float(), real=True)
 
         if "encoder" not in networks:
@@ -140,8 +161,21 @@ class Losses:
         ]
         return torch.cat(slabs, dim=2)
 
+    def _changed(self, slab: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+        return augment(slab, low, self.config.augment)
+
     def _noise(self, real: Tensor) -> Tensor:
-        return torch.randn(len(real), self.latent_dim, device=real.device)
+        return torch.randn(len(real), self.config.latent_dim, device=real.device)
+
+
+def gradient_penalty(discriminator: nn.Module, slab: Tensor, low: Tensor, position: int) -> Tensor:
+    """R1 (Mescheder et al., arXiv 1801.04406): the mean over the cases of the squared gradient of
+    their logit with respect to all that the discriminator sees of them."""
+    seen = slab.detach().float().requires_grad_(), low.detach().float().requires_grad_()
+    with torch.autocast(slab.device.type, enabled=False):  # a gradient's gradient in bf16 is rough
+        logits = discriminator(*seen, position)
+        gradients = torch.autograd.grad(logits.sum(), seen, create_graph=True)
+    return torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).mean()
 
 
 def _bce(logit: Tensor, *, real: bool) -> Tensor:

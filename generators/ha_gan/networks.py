@@ -2,7 +2,8 @@
 
 Sun, Chen, Xu, Gong, Yu, Batmanghelich, "Hierarchical Amortized GAN for 3D High Resolution Medical
 Image Synthesis", IEEE JBHI 26(8), 2022, https://doi.org/10.1109/JBHI.2022.3172976. Volumes are in
-[-1, 1]. Channel numbers are the paper's times `width`, in multiples of 8.
+[-1, 1]. Channel numbers are the paper's times `width`, in multiples of 8. In joint mode a volume
+has C = 1 + K channels: the image, and one for each of K classes; C is 1 otherwise.
 """
 
 from __future__ import annotations
@@ -67,46 +68,58 @@ class CommonGenerator(nn.Module):
         return h
 
 
+class Output(nn.Module):
+    """Channels (B, C, ...) -> (B, C, ...) in [-1, 1]: tanh the image, softmax the classes."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        image = torch.tanh(h[:, :1])
+        return image if h.shape[1] == 1 else torch.cat([image, 2 * h[:, 1:].softmax(1) - 1], dim=1)
+
+
 class HighResolutionGenerator(nn.Module):
-    """G^H: latent grid or a slab of it (B, 64, d, h, w) -> volume (B, 1, 4d, 4h, 4w).
+    """G^H: latent grid or a slab of it (B, 64, d, h, w) -> volume (B, C, 4d, 4h, 4w).
 
     Its group norm sees a slab in training and the whole grid in sampling, as in the paper.
     """
 
-    def __init__(self, width: float) -> None:
+    def __init__(self, width: float, channels: int = 1) -> None:
         super().__init__()
         latent, middle = scaled(LATENT_CHANNELS, width), scaled(32, width)
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
         self.block = normalised(conv3(latent, middle))
-        self.output = conv3(middle, 1)
+        self.output = conv3(middle, channels)
+        self.activation = Output()
 
     def forward(self, latent: Tensor) -> Tensor:
         h = self.block(self.upsample(latent))
-        return torch.tanh(self.output(self.upsample(h)))
+        volume: Tensor = self.activation(self.output(self.upsample(h)))
+        return volume
 
 
 class LowResolutionGenerator(nn.Sequential):
-    """G^L: latent grid (B, 64, D/4, H/4, W/4) -> low-resolution volume (B, 1, D/4, H/4, W/4)."""
+    """G^L: latent grid (B, 64, D/4, H/4, W/4) -> low-resolution volume (B, C, D/4, H/4, W/4)."""
 
-    def __init__(self, width: float) -> None:
+    def __init__(self, width: float, channels: int = 1) -> None:
         latent, first, second = (scaled(c, width) for c in (LATENT_CHANNELS, 32, 16))
         super().__init__(
             normalised(conv3(latent, first)),
             normalised(conv3(first, second)),
-            conv3(second, 1),
-            nn.Tanh(),
+            conv3(second, channels),
+            Output(),
         )
 
 
 class HierarchicalGenerator(nn.Module):
-    """G = (G^A, G^H, G^L): noise (B, latent_dim) -> volume (B, 1, D, H, W) in [-1, 1]."""
+    """G = (G^A, G^H, G^L): noise (B, latent_dim) -> volume (B, C, D, H, W) in [-1, 1]."""
 
-    def __init__(self, geometry: Geometry, latent_dim: int = 1024, width: float = 1.0) -> None:
+    def __init__(
+        self, geometry: Geometry, latent_dim: int = 1024, width: float = 1.0, channels: int = 1
+    ) -> None:
         super().__init__()
         self.geometry = geometry
         self.common = CommonGenerator(geometry, latent_dim, width)
-        self.high = HighResolutionGenerator(width)
-        self.low = LowResolutionGenerator(width)
+        self.high = HighResolutionGenerator(width, channels)
+        self.low = LowResolutionGenerator(width, channels)
 
     def forward(self, noise: Tensor) -> Tensor:
         volume: Tensor = self.high(self.common(noise))
@@ -119,21 +132,20 @@ class HierarchicalGenerator(nn.Module):
 
 
 class SlabDiscriminator(nn.Module):
-    """D^H: slab (B, 1, 4 slab, H, W) and its position in [0, 1] -> logit (B, 1)."""
+    """D^H: slab (B, C, 4 slab, H, W) and its position in [0, 1] -> logit (B, 1)."""
 
-    def __init__(self, geometry: Geometry, width: float) -> None:
+    def __init__(self, geometry: Geometry, width: float, channels: int = 1) -> None:
         super().__init__()
         _, height, breadth = geometry.grid
         layers, rest = reductions(
             (4 * geometry.slab, height, breadth), (1, LARGEST_SEED, LARGEST_SEED)
         )
-        channels = [1, *doubling(512, len(layers), width)]
+        widths = [channels, *doubling(512, len(layers), width)]
         convolutions = [
-            nn.Conv3d(a, b, *layer)
-            for (a, b), layer in zip(pairwise(channels), layers, strict=True)
+            nn.Conv3d(a, b, *layer) for (a, b), layer in zip(pairwise(widths), layers, strict=True)
         ]
         features, hidden = scaled(128, width), scaled(64, width)
-        self.features = _discriminating(*convolutions, nn.Conv3d(channels[-1], features, rest))
+        self.features = _discriminating(*convolutions, nn.Conv3d(widths[-1], features, rest))
         self.hidden = _discriminating(nn.Linear(features + 1, hidden))
         self.logit = spectral_norm(nn.Linear(hidden, 1))
 
@@ -145,19 +157,19 @@ class SlabDiscriminator(nn.Module):
 
 
 class LowResolutionDiscriminator(nn.Module):
-    """D^L: low-resolution volume (B, 1, D/4, H/4, W/4) -> logit (B, 1)."""
+    """D^L: low-resolution volume (B, C, D/4, H/4, W/4) -> logit (B, 1)."""
 
-    def __init__(self, geometry: Geometry, width: float) -> None:
+    def __init__(self, geometry: Geometry, width: float, channels: int = 1) -> None:
         super().__init__()
         layers, rest = reductions(geometry.latent, (LARGEST_SEED,) * 3)
-        channels = [1, *doubling(256, len(layers), width)]
+        widths = [channels, *doubling(256, len(layers), width)]
         self.features = _discriminating(
             *(
                 nn.Conv3d(a, b, *layer)
-                for (a, b), layer in zip(pairwise(channels), layers, strict=True)
+                for (a, b), layer in zip(pairwise(widths), layers, strict=True)
             )
         )
-        self.logit = spectral_norm(nn.Conv3d(channels[-1], 1, rest))
+        self.logit = spectral_norm(nn.Conv3d(widths[-1], 1, rest))
 
     def forward(self, volume: Tensor) -> Tensor:
         logit: Tensor = self.logit(self.features(volume)).flatten(1)
@@ -167,11 +179,11 @@ class LowResolutionDiscriminator(nn.Module):
 class HierarchicalDiscriminator(nn.Module):
     """D = (D^H, D^L): the mean of the logits of a slab and of the low-resolution volume, (B, 1)."""
 
-    def __init__(self, geometry: Geometry, width: float = 1.0) -> None:
+    def __init__(self, geometry: Geometry, width: float = 1.0, channels: int = 1) -> None:
         super().__init__()
         self.last_position = max(1, geometry.positions - 1)
-        self.high = SlabDiscriminator(geometry, width)
-        self.low = LowResolutionDiscriminator(geometry, width)
+        self.high = SlabDiscriminator(geometry, width, channels)
+        self.low = LowResolutionDiscriminator(geometry, width, channels)
 
     def forward(self, slab: Tensor, low: Tensor, position: int) -> Tensor:
         logits: Tensor = self.high(slab, position / self.last_position) + self.low(low)
@@ -179,12 +191,12 @@ class HierarchicalDiscriminator(nn.Module):
 
 
 class SlabEncoder(nn.Sequential):
-    """E: slab (B, 1, 4 slab, H, W) -> slab of the latent grid (B, 64, slab, H/4, W/4)."""
+    """E: slab (B, C, 4 slab, H, W) -> slab of the latent grid (B, 64, slab, H/4, W/4)."""
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, channels: int = 1) -> None:
         middle, latent = scaled(32, width), scaled(LATENT_CHANNELS, width)
         super().__init__(
-            normalised(nn.Conv3d(1, middle, kernel_size=4, stride=2, padding=1)),
+            normalised(nn.Conv3d(channels, middle, kernel_size=4, stride=2, padding=1)),
             normalised(conv3(middle, middle)),
             normalised(nn.Conv3d(middle, latent, kernel_size=4, stride=2, padding=1)),
         )

@@ -1,24 +1,33 @@
-"""Autoencoders, codebooks and latents of the built-in generators."""
+"""The KL autoencoders, their training and their latents."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from generator_cases import GRID, IMAGE_KL, KL, LABELS, LDM_VQVAE, balls, make_run
-from monai.networks.layers.vector_quantizer import EMAQuantizer
+from generator_cases import (
+    GRID,
+    IMAGE_KL,
+    KL,
+    LABELS,
+    LDM_VAE,
+    balls,
+    fit_stages,
+    make_run,
+)
 from monai.networks.utils import pixelunshuffle
+from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from bench.errors import InputError
-from generators import autoencoders
+from bench.run import Run
+from generators import autoencoders, label_autoencoder, reconstruction
 from generators.autoencoders import (
-    AdversarialConfig,
     ImageAutoencoderConfig,
     KLAutoencoder,
-    check_adversarial,
     check_autoencoder,
     fit_image_autoencoder,
     latent_grid,
@@ -26,13 +35,19 @@ from generators.autoencoders import (
 from generators.data import from_logits, images, label_ids, one_hot, to_unit_range
 from generators.label_autoencoder import (
     LabelAutoencoderConfig,
-    RoundTripError,
-    class_weights,
     fit_label_autoencoder,
 )
 from generators.latents import encode_all, scale_factor
-from generators.ldm import image_encoder
-from generators.vqvae import DataDrivenQuantizer, ImageVQVAE, VQVAEConfig, check_vqvae, code_usage
+from generators.ldm import LDMVAE, decode_images, image_encoder
+from generators.reconstruction import (
+    AdversarialConfig,
+    check_adversarial,
+    reconstruction_losses,
+)
+from generators.vqvae import (
+    VQVAEConfig,
+    check_vqvae,
+)
 
 CPU = torch.device("cpu")
 
@@ -111,88 +126,116 @@ def test_adversarial_term_waits_and_then_trains_the_discriminator(tmp_path: Path
     assert set(state) == {"autoencoder"}
 
 
-def quantizer(tmp_config: dict[str, object] | None = None) -> DataDrivenQuantizer:
-    config = {"num_embeddings": 64, "embedding_dim": 4, "restart_every": 10, **(tmp_config or {})}
-    return DataDrivenQuantizer(VQVAEConfig.model_validate(config))
-
-
-def test_restarts_use_more_codes_than_monais_defaults() -> None:
-    torch.manual_seed(0)
-    modes = torch.randn(64, 4) * 0.2 + 5.0  # far from where MONAI's codes begin
-    ours, monai = quantizer(), EMAQuantizer(3, 64, 4, decay=0.99)
-
-    def batch() -> torch.Tensor:
-        rows = modes[torch.randint(64, (2 * 4**3,))] + 0.005 * torch.randn(2 * 4**3, 4)
-        return rows.view(2, 4, 4, 4, 4).movedim(-1, 1).contiguous()
-
-    for _ in range(60):
-        x = batch()
-        ours(x)
-        monai(x)
-    x = torch.cat([batch() for _ in range(8)])
-    used, perplexity = code_usage(ours.eval()(x)[2], 64)
-    collapsed, _ = code_usage(monai.eval()(x)[2], 64)
-    assert used > 45
-    assert perplexity > 35
-    assert collapsed < used / 3
-
-
-def test_evaluation_leaves_the_codebook_alone() -> None:
-    network = quantizer()
-    network(torch.randn(1, 4, 4, 4, 4))
-    before = {k: v.clone() for k, v in network.state_dict().items()}
-    network.eval()(torch.randn(1, 4, 4, 4, 4))
-    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
-
-
-def test_quantiser_computes_in_float32_under_autocast() -> None:
-    network = quantizer()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        quantized, loss, _ = network(torch.randn(1, 4, 4, 4, 4, dtype=torch.bfloat16))
-    assert (quantized.dtype, loss.dtype) == (torch.float32, torch.float32)
-
-
-def test_code_usage_of_known_frequencies() -> None:
-    codes = torch.tensor([0] * 4 + [3] * 4)
-    assert code_usage(codes, 10) == (2, pytest.approx(2.0))
-    assert code_usage(torch.zeros(5, dtype=torch.long), 10) == (1, pytest.approx(1.0))
-
-
-def test_vqvae_latents_are_continuous_and_decode_from_codes() -> None:
-    config = VQVAEConfig.model_validate(LDM_VQVAE["autoencoder"])
-    network = ImageVQVAE(config)
-    x = torch.randn(1, 1, *GRID)
-    network(x)
-    network.eval()
-    z = network.encode(x)
-    assert z.shape == (1, 3, *latent_grid(config.factor, GRID))
-    codes = network.codes(x)
-    from_codes = network.net.decode(network.net.quantizer.embed(codes))
-    torch.testing.assert_close(network.decode(z), from_codes, atol=1e-5, rtol=1e-4)
-
-
-def test_rare_classes_weigh_more(tmp_path: Path) -> None:
-    volumes = balls(tmp_path, 3)
-    background, organ, tumour = class_weights(volumes, (0, 1, 4), 0.5).tolist()
-    assert background < organ < tumour
-    assert class_weights(volumes, (0, 1, 4), 0.0).tolist() == [1.0, 1.0, 1.0]
-
-
-def test_label_autoencoder_learns_the_round_trip_and_its_gate_holds(tmp_path: Path) -> None:
-    volumes = balls(tmp_path / "set", 4)
-    config = {
-        **KL,
-        "training": {"steps": 40, "batch_size": 4, "learning_rate": 1e-2, "ema_decay": 0},
-    }
-    run = make_run(tmp_path / "run", volumes, {})
-    good = LabelAutoencoderConfig.model_validate(config)
-    state = fit_label_autoencoder(good, volumes, volumes, run)
-    assert state["round_trip_dice"]["organ"] > 0.6
-    strict = LabelAutoencoderConfig.model_validate(
-        {**config, "required_dice": 0.999, "training": {"steps": 1}}
+def test_adversarial_losses_are_least_squares_of_the_discriminators_output() -> None:
+    """(Mao et al., arXiv 1611.04076): real to 1, fake to 0, the reconstruction towards 1; outputs
+    far outside [0, 1] show that there is no activation before the squares."""
+    config = ImageAutoencoderConfig.model_validate(
+        {"adversarial": {"weight": 0.25, "start": 3}, "training": {"steps": 1}}
     )
-    with pytest.raises(RoundTripError, match="below required_dice"):
-        fit_label_autoencoder(strict, volumes, volumes, make_run(tmp_path / "other", volumes, {}))
+
+    class Constant(nn.Module):
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [x * 0, torch.full((2, 1, 2, 2, 2), 3.0 if x is true else -2.0)]
+
+    true = torch.randn(2, 1, 4, 4, 4)
+    losses = reconstruction_losses(lambda _, x: (x + 0.5, x.new_tensor(0.125)), config, CPU)
+    nets = {"autoencoder": nn.Identity(), "discriminator": Constant()}
+    assert [(n, float(v)) for n, v in losses(nets, (2, true))] == [
+        ("autoencoder", pytest.approx(0.625))
+    ]
+    assert [(n, float(v)) for n, v in losses(nets, (3, true))] == [
+        ("autoencoder", pytest.approx(0.625 + 0.25 * (-2 - 1) ** 2)),
+        ("discriminator", pytest.approx(((-2 - 0) ** 2 + (3 - 1) ** 2) / 2)),
+    ]
+
+
+def test_latents_are_clipped_nowhere(tmp_path: Path) -> None:
+    """A latent far outside [-1, 1] is cached and decoded as it is."""
+    volumes = balls(tmp_path / "set", 2)
+    run = make_run(tmp_path, volumes, {})
+    network = KLAutoencoder(ImageAutoencoderConfig.model_validate(IMAGE_KL), channels=1).eval()
+    with torch.no_grad():
+        network.net.quant_conv_mu.conv.weight *= 100
+    encode = image_encoder(network, run)
+    cached = encode_all(volumes, encode, tmp_path / "z.npy")
+    assert np.abs(cached).max() > 10
+    with torch.no_grad():
+        mu = network.encode(images(volumes, [0, 1], CPU))[0]
+        decoded = to_unit_range(network.decode(mu))
+    np.testing.assert_allclose(cached, mu.numpy(), rtol=1e-4, atol=1e-4)
+    for found, expected in zip(decode_images(network, mu, run), decoded, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_scale_of_the_training_latents_is_in_the_ldms_checkpoint(tmp_path: Path) -> None:
+    volumes = balls(tmp_path / "set", 3)
+    states = fit_stages(LDMVAE(LDMVAE.Config.model_validate(LDM_VAE)), volumes, volumes, tmp_path)
+    network = KLAutoencoder(ImageAutoencoderConfig.model_validate(IMAGE_KL), channels=1).eval()
+    network.load_state_dict(
+        torch.load(states["image-autoencoder"], weights_only=True)["autoencoder"]
+    )
+    with torch.no_grad():
+        mu = network.encode(images(volumes, [0, 1, 2], CPU))[0]
+    kept = torch.load(states["image-ldm"], weights_only=True)["scale"]
+    assert kept == pytest.approx(1 / float(mu.std(correction=0)), rel=1e-4)
+
+
+def records(run: Run, label: str = "") -> dict[str, float]:
+    return {r["metric"]: r["value"] for r in run.records if r["label"] == label}
+
+
+@pytest.mark.parametrize("val", [True, False])
+def test_psnr_of_the_kept_network_and_of_the_linear_code_are_recorded(
+    val: bool, tmp_path: Path
+) -> None:
+    volumes = balls(tmp_path / "set", 4)
+    held = volumes.subset([2, 3] if val else [])
+    config = ImageAutoencoderConfig.model_validate(IMAGE_KL)
+    run = make_run(tmp_path / "run", volumes, {})
+    state = fit_image_autoencoder(config, volumes.subset([0, 1]), held, run)
+    if not val:
+        assert "psnr" not in records(run)
+        return
+    network = KLAutoencoder(config, channels=1).eval()
+    network.load_state_dict(state["autoencoder"])
+    each = []
+    for i in (2, 3):
+        with torch.no_grad():
+            y = to_unit_range(network.decode(network.encode(images(volumes, [i], CPU))[0]))[0]
+        each.append(-10 * np.log10(np.mean((y - volumes.image(i).astype(np.float32)) ** 2)))
+    assert records(run)["psnr"] == pytest.approx(np.mean(each), abs=1e-3)
+    assert 10 < records(run)["psnr_patch_pca"] < 60
+
+
+@pytest.mark.parametrize("kind", ["image", "label"])
+def test_previews_are_pairs_of_real_volumes_and_reconstructions(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volumes = balls(tmp_path / "set", 6)
+    module: Any = reconstruction if kind == "image" else label_autoencoder
+    shown: list[np.ndarray[Any, Any]] = []
+    train = module.train
+
+    def watched(run: Run, networks: Any, *args: Any, preview: Any, **kwargs: Any) -> Any:
+        shown.append(preview(networks))
+        return train(run, networks, *args, preview=preview, **kwargs)
+
+    monkeypatch.setattr(module, "train", watched)
+    run = make_run(tmp_path / "run", volumes, {})
+    if kind == "image":
+        config = ImageAutoencoderConfig.model_validate(IMAGE_KL)
+        fit_image_autoencoder(config, volumes.subset([0]), volumes, run)
+        real = volumes.images(range(4))
+    else:
+        labels = LabelAutoencoderConfig.model_validate(KL)
+        fit_label_autoencoder(labels, volumes.subset([0]), volumes, run)
+        real = np.choose(volumes.labels(range(4)), [0, 0.5, 0, 0, 1])
+    (pairs,) = shown
+    assert pairs.shape == (8, *GRID)
+    assert pairs.dtype == np.float32
+    assert 0 <= pairs.min() <= pairs.max() <= 1
+    np.testing.assert_allclose(pairs[::2], real, atol=1e-6)
+    assert not np.allclose(pairs[1::2], real, atol=1e-2)
 
 
 def test_what_networks_cannot_take_is_refused() -> None:
@@ -213,7 +256,7 @@ def test_what_networks_cannot_take_is_refused() -> None:
 def test_smallest_side_of_the_discriminator_is_enough(layers: int) -> None:
     config = AdversarialConfig(layers=layers, channels=2)
     side = config.smallest_side()
-    discriminator = autoencoders.PatchDiscriminator(
+    discriminator = reconstruction.PatchDiscriminator(
         spatial_dims=3, channels=2, in_channels=1, num_layers_d=layers, norm="INSTANCE"
     )
     assert discriminator(torch.randn(1, 1, side, side, side))[-1].numel() > 0

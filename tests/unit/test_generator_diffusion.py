@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 import torch
-from generator_cases import GRID
-from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
+from generator_cases import DDPM, GRID, LDM_VAE, LDM_VQVAE
+from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, RFlowScheduler
+from pydantic import ValidationError
 from torch import Tensor
 
 from bench.device import Device
 from bench.errors import InputError
 from bench.run import Run
+from generators.ddpm import DDPM3D
 from generators.diffusion import (
     GaussianDiffusion,
     Predict,
@@ -26,6 +29,14 @@ from generators.diffusion import (
     denoise,
     make_process,
 )
+from generators.diffusion_fit import diffusion_loss
+from generators.ldm import LDMVAE, LDMVQVAE
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow", "flow-sample")
+
+
+def config(prediction: str, **fields: Any) -> ProcessConfig:
+    return ProcessConfig.model_validate({"prediction": prediction, **fields})
 
 
 def make_run(tmp_path: Any) -> Run:
@@ -48,7 +59,8 @@ def perfect(process: Process, prediction: str, std: float) -> Predict:
         total = a * a * std**2 + b * b
         x0, n = a * std**2 / total * x, b / total * x
         velocity = a * n - b * x0
-        outputs = {"epsilon": n, "sample": x0, "v_prediction": velocity, "flow": x0 - n}
+        outputs = {"epsilon": n, "sample": x0, "v_prediction": velocity}
+        outputs |= {"flow": x0 - n, "flow-sample": x0}
         return outputs[prediction]
 
     return predict
@@ -62,17 +74,18 @@ def perfect(process: Process, prediction: str, std: float) -> Predict:
         ("sample", 50, 0.0, 1.0, 0.05),
         ("epsilon", 1000, 1.0, 1.0, 0.05),
         ("flow", 50, 0.0, 1.0, 0.05),
+        ("flow-sample", 50, 0.0, 1.0, 0.05),
         # Narrow data: the few steps of DDIM take more of the spread than all of DDPM or a flow.
         ("epsilon", 50, 0.0, 0.2, 0.22),
         ("epsilon", 1000, 1.0, 0.2, 0.07),
         ("flow", 50, 0.0, 0.2, 0.07),
+        ("flow-sample", 50, 0.0, 0.2, 0.07),
     ],
 )
 def test_perfect_denoiser_keeps_the_spread_of_the_data(
     prediction: str, steps: int, eta: float, std: float, tolerance: float, tmp_path: Any
 ) -> None:
-    config = ProcessConfig.model_validate({"prediction": prediction})
-    process = make_process(config)
+    process = make_process(config(prediction))
     x = denoise(
         process,
         perfect(process, prediction, std),
@@ -86,10 +99,9 @@ def test_perfect_denoiser_keeps_the_spread_of_the_data(
 
 
 def test_clipping_is_off_for_latents_and_would_shrink_them(tmp_path: Any) -> None:
-    config = ProcessConfig()
     spreads = []
     for clip in (None, (-1.0, 1.0)):
-        process = make_process(config, clip)
+        process = make_process(ProcessConfig(), clip)
         sampling = SamplingConfig(steps=50)
         x = denoise(
             process,
@@ -100,12 +112,69 @@ def test_clipping_is_off_for_latents_and_would_shrink_them(tmp_path: Any) -> Non
             make_run(tmp_path),
         )
         spreads.append(float(x.std()))
-    process = make_process(config)
+    process = make_process(ProcessConfig())
     assert isinstance(process, GaussianDiffusion)
     assert process.clip is None
     assert not process.scheduler.clip_sample
     assert spreads[0] >= 0.95
     assert spreads[1] < 0.8  # what MONAI's default does to unit-variance data
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "stage", "bounds"),
+    [
+        (DDPM3D, DDPM, "pixel-ddpm", (-1.0, 1.0)),
+        (LDMVAE, LDM_VAE, "image-ldm", None),
+        (LDMVQVAE, LDM_VQVAE, "vq-ldm", None),
+    ],
+)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_pixels_are_clipped_and_latents_are_not(
+    model: Any,
+    config: Any,
+    stage: str,
+    bounds: Any,
+    prediction: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+) -> None:
+    part = "diffusion" if model is DDPM3D else "ldm"
+    changed = {**config[part], "process": {"prediction": prediction}}
+    generator = model(model.Config.model_validate({**config, part: changed}))
+    seen: list[Any] = []
+
+    class Seen(Exception):
+        """The process is known; no volume is needed."""
+
+    def spy(process: Any, *rest: Any) -> Tensor:
+        seen.append(process.clip)
+        raise Seen
+
+    monkeypatch.setattr(sys.modules[model.__module__], "denoise", spy)
+    for name in ("loaded", "image_autoencoder", "image_vqvae"):
+        if hasattr(sys.modules[model.__module__], name):
+            monkeypatch.setattr(sys.modules[model.__module__], name, lambda *_: None)
+    run = make_run(tmp_path)
+    monkeypatch.setattr(run, "state", lambda _: {"unet": {}, "scale": 1.0})
+    with pytest.raises(Seen):
+        next(generator.sample([0], run))
+    assert seen == [bounds]
+
+
+def test_strided_ancestral_steps_keep_narrow_data_narrow(tmp_path: Any) -> None:
+    """50 of 1000 steps with fresh noise; MONAI's DDPM step cannot be strided."""
+    process = make_process(config("epsilon", schedule="cosine"))
+    predict = perfect(process, "epsilon", 0.2)
+    shape, run = (1, 16, 16, 16), make_run(tmp_path)
+    x = denoise(process, predict, [0], shape, SamplingConfig(steps=50, eta=1.0), run)
+    assert float(x.std()) == pytest.approx(0.2, rel=0.16)
+
+    monai = DDPMScheduler(1000, "cosine", clip_sample=False)
+    monai.set_timesteps(50)
+    y = run.noise(0, (1, *shape))
+    for t in monai.timesteps:
+        y, _ = monai.step(predict(y, torch.full((1,), int(t))), t, y)
+    assert float(y.std()) > 0.4  # what strides do to it
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -144,6 +213,82 @@ def test_ddim_step_is_monais_where_its_spacing_holds() -> None:
         expected, _ = monai.step(output, t, x)
         moved = process.step(output, x, (t, t - 20), 0.0, None)
         torch.testing.assert_close(moved, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_flow_step_is_monais_and_the_same_from_velocity_and_from_clean_volume() -> None:
+    monai = RFlowScheduler(num_train_timesteps=1000)
+    monai.set_timesteps(20)  # which its step insists on
+    x, x0 = torch.randn(2, 2, 4, 4, 4), torch.randn(2, 2, 4, 4, 4)
+    processes = [RectifiedFlow(config("flow")), RectifiedFlow(config("flow-sample"))]
+    for now, after in ((1000, 950), (420, 35), (10, 0)):
+        velocity = (x0 - x) * 1000 / now
+        expected, _ = monai.step(velocity, now, x, after)
+        for process, output in zip(processes, (velocity, x0), strict=True):
+            moved = process.step(output, x, (now, after), 0.0, None)
+            torch.testing.assert_close(moved, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_clipping_bounds_the_clean_volume_of_every_process() -> None:
+    x, output = 3 * torch.randn(1, 1, 4, 4, 4), 3 * torch.randn(1, 1, 4, 4, 4)
+    for prediction in PREDICTIONS:
+        process = make_process(config(prediction), clip=(-1.0, 1.0))
+        last = process.trajectory(10)[-1]
+        moved = process.step(output, x, last, 0.0, None)
+        assert float(moved.abs().max()) <= 1, prediction
+        free = make_process(config(prediction)).step(output, x, last, 0.0, None)
+        assert float(free.abs().max()) > 1, prediction
+
+
+# Losses
+
+
+def loss_by_hand(prediction: str, weight: str, t: Tensor, wrong: Tensor) -> Tensor:
+    """The squared error of x0 that a network wrong by `wrong` in its output makes, weighted."""
+    signal = GaussianDiffusion(ProcessConfig()).scheduler.alphas_cumprod[t].view(-1, 1, 1, 1, 1)
+    share = (t / 1000).view(-1, 1, 1, 1, 1)
+    if prediction == "flow-sample":  # the error of the velocity (x0 - x_t) / s
+        return ((wrong / share.clamp(min=0.05)) ** 2).mean()
+    if weight == "none":
+        return (wrong**2).mean()
+    of_x0 = {"sample": 1.0, "epsilon": ((1 - signal) / signal).sqrt()}
+    of_x0["v_prediction"] = (1 - signal).sqrt()
+    snr = signal / (1 - signal)
+    return (torch.minimum(snr, torch.tensor(5.0)) * (of_x0[prediction] * wrong) ** 2).mean()
+
+
+@pytest.mark.parametrize(
+    ("prediction", "weight"),
+    [
+        *((p, w) for p in ("epsilon", "v_prediction", "sample") for w in ("none", "min-snr")),
+        ("flow", "none"),
+        ("flow-sample", "none"),
+    ],
+)
+def test_loss_weights_are_of_the_error_of_the_clean_volume(prediction: str, weight: str) -> None:
+    process = make_process(config(prediction, loss_weight=weight))
+    x0 = torch.randn(6, 1, 2, 2, 2)
+    t, wrong = torch.tensor([0, 10, 49, 50, 500, 999]), torch.randn(6, 1, 2, 2, 2)
+
+    class Fixed(TimestepConfig):
+        def draw(self, n: int, timesteps: int, device: torch.device) -> Tensor:
+            return t
+
+    def predict(x: Tensor, seen: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return process.target(x0, torch.randn_like(x0), seen) + wrong
+
+    torch.manual_seed(0)
+    found = diffusion_loss(process, predict, x0, Fixed())
+    torch.testing.assert_close(found, loss_by_hand(prediction, weight, t, wrong))
+    torch.manual_seed(0)
+    distance = diffusion_loss(process, predict, x0, Fixed(), "l1")
+    if weight == "none" and prediction != "flow-sample":
+        torch.testing.assert_close(distance, wrong.abs().mean())
+
+
+def test_min_snr_belongs_to_gaussian_diffusion() -> None:
+    with pytest.raises(ValidationError, match="min-snr is of Gaussian diffusion"):
+        config("flow", loss_weight="min-snr")
 
 
 @pytest.mark.parametrize("steps", [1, 7, 50, 1000])

@@ -151,7 +151,7 @@ def test_controlnet_begins_as_no_difference_and_its_embedding_fits_the_latents()
     config = ControlNetConfig(embedding_channels=(4, 4, 4))
     unet = build_unet(ldm.unet, 3).eval()
     torch.nn.init.normal_(unet.out[2].conv.weight)  # a trained network's output is not 0
-    controlnet = build_controlnet(config, ldm, unet, classes=3).eval()
+    controlnet = build_controlnet(config, ldm, unet, channels=3).eval()
     condition = one_hot(np.ones((2, *GRID), dtype=np.uint8), (0, 1, 4), torch.device("cpu"))
     x, t = torch.randn(2, 3, 4, 4, 4), torch.tensor([3, 900])
     with torch.no_grad():

@@ -25,8 +25,9 @@ from bench.run import Run
 from bench.training import Interrupted
 from bench.volumes import VolumeSet, VolumeSetWriter
 from generators.ha_gan import HAGAN, HAGANConfig, HAGANTraining
+from generators.ha_gan.augment import augment
 from generators.ha_gan.geometry import Geometry, Size, reductions
-from generators.ha_gan.model import Losses, adams, build, frozen
+from generators.ha_gan.model import Losses, adams, build, frozen, gradient_penalty
 from generators.ha_gan.networks import (
     GridEncoder,
     HierarchicalDiscriminator,
@@ -34,6 +35,7 @@ from generators.ha_gan.networks import (
     HighResolutionGenerator,
     SlabEncoder,
 )
+from generators.joint import Channels
 
 GRIDS: list[Size] = [(32, 32, 32), (48, 64, 48), (32, 48, 32), (64, 32, 32), (36, 40, 44)]
 grids = st.tuples(*[st.integers(8, 64).map(lambda n: 4 * n)] * 3)
@@ -198,7 +200,7 @@ def test_crops_cover_the_same_voxels(grid: Size) -> None:
 def test_encoding_slab_by_slab_covers_the_volume_once(side: int) -> None:
     geometry = Geometry((side, 32, 32))
     volume = torch.randn(2, 1, *geometry.grid)
-    encoded = Losses(geometry, 4).encode(nn.AvgPool3d(4), volume)
+    encoded = Losses(geometry, tiny()).encode(nn.AvgPool3d(4), volume)
     torch.testing.assert_close(encoded, F.avg_pool3d(volume, 4))
 
 
@@ -275,7 +277,7 @@ def test_losses_in_closed_form() -> None:
         "sub_encoder": Squash(),
     }
     real = torch.full((3, 1, 32, 32, 32), 0.75)
-    losses = {k: v.item() for k, v in Losses(Geometry((32, 32, 32)), 4)(networks, real)}
+    losses = {k: v.item() for k, v in Losses(Geometry((32, 32, 32)), tiny())(networks, (0, real))}
 
     def softplus(x: float) -> float:
         return math.log1p(math.exp(x))
@@ -291,12 +293,117 @@ def test_each_loss_moves_its_own_network_alone_and_batch_1_works() -> None:
     geometry, config = Geometry((32, 48, 32)), tiny()
     networks = build(geometry, config)
     real = torch.rand(1, 1, *geometry.grid) * 2 - 1
-    for name, loss in Losses(geometry, config.latent_dim)(networks, real):
+    for name, loss in Losses(geometry, config)(networks, (0, real)):
         loss.backward()  # type: ignore[no-untyped-call]
         for other, network in networks.items():
             gradients = [p.grad for p in network.parameters()]
             assert all((g is None) == (other != name) for g in gradients), (name, other)
             network.zero_grad(set_to_none=True)
+
+
+class SquareDiscriminator(nn.Module):
+    """Logit a sum of squares, so the gradient is twice the input."""
+
+    def forward(self, slab: Tensor, low: Tensor, position: int) -> Tensor:
+        return ((slab**2).sum((1, 2, 3, 4)) + (low**2).sum((1, 2, 3, 4)))[:, None] / 2
+
+
+def test_r1_in_closed_form_and_on_its_own_steps() -> None:
+    slab, low = torch.randn(3, 1, 4, 8, 8), torch.randn(3, 1, 2, 2, 2)
+    expected = ((slab**2).sum() + (low**2).sum()) / 3
+    torch.testing.assert_close(gradient_penalty(SquareDiscriminator(), slab, low, 0), expected)
+
+    geometry = Geometry((32, 32, 32))
+    real = torch.rand(2, 1, *geometry.grid) * 2 - 1
+    networks = build(geometry, tiny())
+    networks["discriminator"].eval()  # whose power iteration would go on
+    found = {}
+    for weight, step in ((0.0, 0), (4.0, 0), (4.0, 1), (4.0, 3)):
+        torch.manual_seed(0)
+        losses = Losses(geometry, tiny(r1_weight=weight, r1_every=3))
+        _, found[weight, step] = next(losses(networks, (step, real)))
+    assert found[4.0, 1] == found[0.0, 0]
+    assert found[4.0, 3] == found[4.0, 0]
+    torch.manual_seed(0)
+    position = int(torch.randint(geometry.positions, ()))
+    penalty = gradient_penalty(
+        networks["discriminator"],
+        geometry.image_slab(real, position),
+        geometry.low_resolution(real),
+        position,
+    )
+    torch.testing.assert_close(found[4.0, 0] - found[0.0, 0], 3 * 4 / 2 * penalty)
+    found[4.0, 0].backward()  # type: ignore[no-untyped-call]
+    for p in networks["discriminator"].parameters():
+        assert p.grad is not None
+        assert torch.isfinite(p.grad).all()
+
+
+# Augmentation
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 1000),
+    kinds=st.sets(st.sampled_from(["flip", "translate", "contrast"])),
+    position=st.integers(0, 7),
+)
+def test_slab_and_low_resolution_volume_are_changed_as_one_volume(
+    seed: int, kinds: set[str], position: int
+) -> None:
+    geometry = Geometry((32, 48, 64))
+    torch.manual_seed(seed)
+    volume = torch.rand(2, 3, *geometry.grid) * 2 - 1
+    slab, low = geometry.image_slab(volume, position), geometry.low_resolution(volume)
+    changed_slab, changed_low = augment(slab, low, kinds)
+    assert (changed_slab.shape, changed_low.shape) == (slab.shape, low.shape)
+    torch.testing.assert_close(
+        F.avg_pool3d(changed_slab, 4), geometry.latent_slab(changed_low, position)
+    )
+
+
+def test_augmentation_changes_each_case_its_own_way_and_labels_keep_their_values() -> None:
+    torch.manual_seed(0)
+    slab = torch.rand(1, 2, 4, 64, 64).expand(64, -1, -1, -1, -1) * 2 - 1
+    low = F.avg_pool3d(slab, 4)
+    assert augment(slab, low, ())[0] is slab
+    flipped, _ = augment(slab, low, ["flip"])
+    both = [slab[0], slab[0].flip(-1), slab[0].flip(-2), slab[0].flip(-1, -2)]
+    counts = [sum(torch.equal(v, one) for v in flipped) for one in both]
+    assert sum(counts) == 64
+    assert all(counts)
+    assert counts[0] > counts[1] + counts[3]  # mostly as it was: flips do not leak to G
+    moved, _ = augment(slab, low, ["translate"])
+    assert len({v[0, 0].numpy().tobytes() for v in moved}) > 10
+    contrasted, _ = augment(slab, low, ["contrast"])
+    torch.testing.assert_close(contrasted[:, 1:], slab[:, 1:])
+    assert (contrasted[:, 0] != slab[:, 0]).any(dim=(1, 2, 3)).all()
+
+
+def test_gradients_pass_through_augmentation() -> None:
+    torch.manual_seed(0)
+    slab = torch.rand(2, 1, 4, 32, 32, requires_grad=True)
+    low = torch.rand(2, 1, 8, 8, 8, requires_grad=True)
+    for x in augment(slab, low, ["flip", "translate", "contrast"]):
+        x.sum().backward()  # type: ignore[no-untyped-call]
+    assert slab.grad is not None
+    assert low.grad is not None
+    assert (slab.grad != 0).float().mean() > 0.5
+    assert (low.grad != 0).float().mean() > 0.5
+
+
+def test_real_and_generated_are_augmented_in_both_steps() -> None:
+    geometry, config = Geometry((32, 32, 32)), tiny(augment=("contrast",), train_encoders=False)
+    networks = build(geometry, config)
+    seen: list[Tensor] = []
+    networks["discriminator"].register_forward_pre_hook(lambda _, x: seen.append(x[1]))
+    real = torch.full((2, 1, 32, 32, 32), 0.5)  # contrast about its mean: the offset alone
+    list(Losses(geometry, config)(networks, (0, real)))
+    of_d, of_g = seen
+    assert (of_d[:2] != 0.5).all()
+    assert of_d[0].mean() != of_d[1].mean()
+    assert of_d.shape == (4, 1, 8, 8, 8)
+    assert of_g.shape == (2, 1, 8, 8, 8)
 
 
 def test_frozen_gives_gradients_back() -> None:
@@ -384,6 +491,29 @@ def test_encoders_do_not_change_the_generator(volumes: VolumeSet, tmp_path: Path
     with_encoders = fit(tiny(), volumes, make_run(tmp_path / "a", volumes))
     without = fit(tiny(train_encoders=False), volumes, make_run(tmp_path / "b", volumes))
     assert_same(with_encoders, without)
+
+
+def test_every_epoch_sees_all_cases_in_a_new_order_and_leaves_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with VolumeSetWriter(tmp_path / "set", (32, 32, 32), {0: "background"}) as writer:
+        for i in range(6):
+            writer.append(f"case-{i}", np.full((32, 32, 32), i / 6, np.float32))
+    seen: list[int] = []
+    original = Channels.batch
+
+    def spy(self: Channels, volumes: VolumeSet, rows: Any, device: torch.device) -> Tensor:
+        seen.extend(rows)
+        return original(self, volumes, rows, device)
+
+    monkeypatch.setattr(Channels, "batch", spy)
+    volumes = VolumeSet.open(tmp_path / "set")
+    fit(tiny(steps=6, train_encoders=False), volumes, make_run(tmp_path / "fit", volumes))
+    first, second = seen[:6], seen[6:]
+    assert sorted(first) == sorted(second) == list(range(6))
+    assert first != second
+    assert list(range(6)) not in (first, second)
+    assert [p.name for p in (tmp_path / "fit" / "previews").iterdir()] == ["fit-000006.png"]
 
 
 def test_the_average_of_the_weights_is_kept(volumes: VolumeSet, tmp_path: Path) -> None:

@@ -445,7 +445,7 @@ def test_files_round_trip(tmp_path: Path) -> None:
     board = made.board()
     paths = write(board, tmp_path / "new" / "leaderboard")
     tables = ["generators", "segmentation", "overall"]
-    tables += ["companions", "structures", "ranks", "doses"]
+    tables += ["companions", "structures", "ranks", "doses", "fits"]
     names = ["leaderboard.md", *(f"{name}.csv" for name in tables)]
     assert [path.name for path in paths] == names
     for path, name in zip(paths[1:], tables, strict=True):
@@ -481,7 +481,7 @@ def test_a_write_that_fails_leaves_the_old_file(
     with pytest.raises(OSError, match="disk full"):
         write(Made().board(), tmp_path)
     assert path.read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 8
+    assert len(list(tmp_path.iterdir())) == 9
 
 
 def test_records_from_their_csv_give_the_same_page(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def adversaries(
         clip_norm=1.0,
         ema_decay=0.8,
         validate_every=4,
+        keep="best",
     )
     optimizers = {
         "g": torch.optim.Adam(networks["g"].parameters(), lr=1e-2, betas=(0.5, 0.9)),
@@ -123,7 +124,7 @@ def test_a_fit_that_crashed_goes_on_from_its_last_timed_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter(range(0, 10_000, 25))  # seconds; a checkpoint is due every few steps
-    monkeypatch.setattr("bench.training.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("bench.checkpoint.time.monotonic", lambda: float(next(clock)))
     timed = CPU.model_copy(update={"checkpoint_minutes": 1.0})
     with pytest.raises(Stopped):
         adversaries(tmp_path, crash_at=8, device=timed)
@@ -136,7 +137,8 @@ def test_a_fit_that_crashed_goes_on_from_its_last_timed_checkpoint(
 def test_the_whole_fit_is_not_trivial(whole: tuple[dict[str, dict[str, Tensor]], str]) -> None:
     assert not same(whole[0], {"g": network(1).state_dict(), "d": network(2).state_dict()})
     rows = [line.split(",") for line in whole[1].splitlines()[1:]]
-    assert Counter(row[1] for row in rows) == {"loss/d": STEPS, "loss/g": STEPS, "val/score": 3}
+    each_step = [f"{what}/{name}" for what in ("loss", "grad_norm", "lr") for name in "dg"]
+    assert Counter(row[1] for row in rows) == {**dict.fromkeys(each_step, STEPS), "val/score": 3}
 
 
 @given(
@@ -251,6 +253,7 @@ def test_a_loss_that_is_not_finite_ends_the_fit(tmp_path: Path, value: float) ->
         ([0.5, 0.4, 0.3, 0.2], 0),
         ([float("nan")] * 4, 3),
         ([float("nan"), 0.0, 0.0, -1.0], 1),
+        ([0.9, float("nan"), 0.1, 0.2], 0),
     ],
 )
 def test_the_best_network_is_kept(tmp_path: Path, scores: list[float], best: int) -> None:
@@ -260,7 +263,7 @@ def test_the_best_network_is_kept(tmp_path: Path, scores: list[float], best: int
         seen.append(float(nets["net"].weight.detach()))
         return {"dice": next(told)}
 
-    config = TrainingConfig(steps=8, learning_rate=0.1, validate_every=2)
+    config = TrainingConfig(steps=8, learning_rate=0.1, validate_every=2, keep="best")
     kept = train(
         make_run(tmp_path),
         {"net": nn.Linear(1, 1)},
