@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from bench.errors import InputError
 from bench.generator import State
 from bench.training import TrainingConfig
+from generators.linear_shortcut import LinearShortcut
+from generators.patch_pca import fit_patch_pca
 from generators.reconstruction import (
     ReconstructionConfig,
     check_reconstruction,
@@ -64,6 +66,12 @@ class KLConfig(TiledConfig):
 class ImageAutoencoderConfig(KLConfig, ReconstructionConfig):
     """The image autoencoder: L1 + KL, an adversarial term after a while, others on request."""
 
+    linear_shortcut: bool = Field(
+        False,
+        description="add the principal components of the training patches to latents and "
+        "reconstruction, so that the network learns only what a linear code lacks: for short fits",
+    )
+
     @property
     def code_channels(self) -> int:
         """Numbers in the code of factor³ voxels."""
@@ -92,11 +100,19 @@ class KLAutoencoder(TiledAutoencoder):
         )
         # Little noise at first: a short fit would spend its steps on learning to silence it.
         nn.init.constant_(self.net.quant_conv_log_sigma.conv.bias, -4.0)
+        self.shortcut: LinearShortcut | None = None
+        if isinstance(config, ImageAutoencoderConfig) and config.linear_shortcut:
+            self.shortcut = LinearShortcut(config.factor, config.latent_channels)
+            # The network adds nothing yet: the fit begins as good as the linear code.
+            for last in (self.net.quant_conv_mu.conv, self.net.decoder.blocks[-1].conv):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+            nn.init.constant_(self.net.quant_conv_log_sigma.conv.bias, -8.0)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents of x (B, C, D, H, W)."""
         mu, sigma = self.net.encode(pixelunshuffle(x, 3, self.block))
-        return mu, sigma
+        return (mu if self.shortcut is None else mu + self.shortcut.encode(x)), sigma
 
     def latents(self, x: Tensor) -> Tensor:
         """The latents' mean: a frozen draw would teach one noise pattern for each case."""
@@ -105,7 +121,7 @@ class KLAutoencoder(TiledAutoencoder):
     def decode(self, z: Tensor) -> Tensor:
         """Images in about [-1, 1], or logits of label maps, of latents (B, c, d, h, w)."""
         decoded: Tensor = pixelshuffle(self.net.decode(z), 3, self.block)
-        return decoded
+        return decoded if self.shortcut is None else decoded + self.shortcut.decode(z)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruction of a sampled latent, and the latents' mean and standard deviation."""
@@ -126,7 +142,19 @@ def check_autoencoder(config: KLConfig, grid: Grid, where: str) -> None:
         check_reconstruction(config, grid, where)
     else:
         check_tiling(config, grid, where)
+    if isinstance(config, ImageAutoencoderConfig) and config.linear_shortcut:
+        _check_shortcut(config, where)
     _check_norm(config, grid, where)
+
+
+def _check_shortcut(config: ImageAutoencoderConfig, where: str) -> None:
+    """InputError if patches have fewer voxels than the code has numbers."""
+    if config.latent_channels > config.factor**3:
+        raise InputError(
+            f"{where}.latent_channels is {config.latent_channels}, more than the "
+            f"{config.factor**3} voxels that a linear_shortcut codes with them; lower it or leave "
+            "the shortcut out."
+        )
 
 
 def _check_norm(config: KLConfig, grid: Grid, where: str) -> None:
@@ -156,12 +184,15 @@ def fit_image_autoencoder(
 ) -> State:
     """Stage "image-autoencoder": L1 + KL, the mean's reconstruction watched on `val`."""
     torch.manual_seed(run.seed)
+    network = KLAutoencoder(config, channels=1)
+    if network.shortcut is not None:
+        network.shortcut.start_from(
+            fit_patch_pca(train_set, config.factor, config.latent_channels, run.seed)
+        )
 
-    def reconstruct(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        y, mu, sigma = network(x)
+    def reconstruct(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, mu, sigma = net(x)
         return y, config.kl_weight * kl_divergence(mu, sigma)
 
-    kept = fit_reconstruction(
-        KLAutoencoder(config, channels=1), reconstruct, config, config.training, train_set, val, run
-    )
+    kept = fit_reconstruction(network, reconstruct, config, config.training, train_set, val, run)
     return {"autoencoder": kept}

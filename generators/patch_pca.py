@@ -32,6 +32,7 @@ class PatchPCA:
     side: int
     mean: Tensor  # (side³,)
     axes: Tensor  # (side³, components), orthonormal, the first of largest variance
+    spread: Tensor  # (components,): standard deviation of each component over the patches
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Images (B, 1, D, H, W) from the components of their patches alone."""
@@ -58,9 +59,13 @@ def fit_patch_pca(volumes: VolumeSet, side: int, components: int, seed: int) -> 
     centred = patches - mean
     n = side**3
     first = n - min(components, n)
-    _, axes = eigh(centred.T @ centred, subset_by_index=[first, n - 1])
+    squares, axes = eigh(centred.T @ centred, subset_by_index=[first, n - 1])
+    spread = np.sqrt(squares.clip(min=0) / len(patches))
     return PatchPCA(
-        side, torch.from_numpy(mean).float(), torch.from_numpy(axes[:, ::-1].copy()).float()
+        side,
+        torch.from_numpy(mean).float(),
+        torch.from_numpy(axes[:, ::-1].copy()).float(),
+        torch.from_numpy(spread[::-1].copy()).float(),
     )
 
 

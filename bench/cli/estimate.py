@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,6 +60,7 @@ def estimate(
     from bench.estimate import estimate as measure
     from bench.registry import load_plugin
 
+    signal.signal(signal.SIGTERM, _leave)
     for path in plugin:
         load_plugin(path)
     chosen = [*settings, *([f"device.accelerator={device}"] if device else [])]
@@ -82,6 +86,11 @@ def estimate(
         write_json(json_file, head, rows)
     if not all(row.measured for row in rows):
         raise typer.Exit(1)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Ended from outside as by Ctrl-C: states of gigabytes are removed on the way out."""
+    sys.exit(128 + number)
 
 
 def show(console: Any, head: str, rows: list[Row]) -> None:
