@@ -6,6 +6,9 @@ blocks of voxels into channels; here the packed block is projected onto its prin
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
@@ -39,14 +42,22 @@ class LinearShortcut(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, 1, D, H, W) -> (B, channels, D / side, H / side, W / side), float32."""
-        with torch.autocast(x.device.type, enabled=False):
+        with _without_autocast(x):
             patches = pixelunshuffle(x.float(), 3, self.side).movedim(1, -1) - self.mean
             code: Tensor = (patches @ self.axes / self.scale).movedim(-1, 1)
             return code
 
     def decode(self, z: Tensor) -> Tensor:
         """(B, channels, d, h, w) -> (B, 1, side d, side h, side w), float32."""
-        with torch.autocast(z.device.type, enabled=False):
+        with _without_autocast(z):
             patches = z.float().movedim(1, -1) * self.scale @ self.axes.T + self.mean
             whole: Tensor = pixelshuffle(patches.movedim(-1, 1), 3, self.side)
             return whole
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Components are exact in float32 only; devices without autocast (meta) need nothing."""
+    device = x.device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

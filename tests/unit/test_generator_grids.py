@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -136,7 +136,8 @@ def test_every_preset_takes_sides_divisible_by_16(preset: str, name: str, grid: 
         assert found == expected, what
 
 
-sides = st.tuples(*[st.integers(4, 24).map(lambda n: 4 * n)] * 3)
+fitting = st.tuples(*[st.integers(2, 6).map(lambda n: 16 * n)] * 3)
+sides = fitting | st.tuples(*[st.integers(4, 24).map(lambda n: 4 * n)] * 3)
 
 
 @settings(deadline=None, max_examples=8)
@@ -145,7 +146,8 @@ def test_what_passes_the_check_fits_through_every_network(grid: Grid, name: str)
     generator = make("small", name)
     if all(n % 16 == 0 and n >= 32 for n in grid):
         generator.check(grid, LABELS)
-    assume(passes(generator, grid))
+    if not passes(generator, grid):
+        return
     for what, found, expected in shapes(generator, grid):
         assert found == expected, what
 
