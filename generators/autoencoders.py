@@ -20,7 +20,6 @@ from generators.reconstruction import (
     check_reconstruction,
     fit_reconstruction,
 )
-from generators.reconstruction import check_adversarial as check_adversarial
 from generators.tiling import TiledAutoencoder, TiledConfig, check_tiling
 from generators.unet import Grid, check_groups
 

@@ -17,7 +17,6 @@ from bench.volumes import Sample
 from generators.autoencoders import (
     ImageAutoencoderConfig,
     KLAutoencoder,
-    check_adversarial,
     check_autoencoder,
     fit_image_autoencoder,
     latent_grid,
@@ -165,7 +164,6 @@ def check_image_model(
 ) -> None:
     """InputError if the image autoencoder or its LDM cannot take volumes of `grid`."""
     check_autoencoder(autoencoder, grid, "autoencoder")
-    check_adversarial(autoencoder.adversarial, grid, "autoencoder")
     check_unet(ldm.unet, latent_grid(autoencoder.factor, grid), "ldm.unet")
 
 
@@ -179,7 +177,6 @@ class LDMVQVAE(Generator):
     def check(self, grid: Grid, label_names: Mapping[int, str]) -> None:
         c = self.config
         check_vqvae(c.autoencoder, grid, "autoencoder")
-        check_adversarial(c.autoencoder.adversarial, grid, "autoencoder")
         check_unet(c.ldm.unet, latent_grid(c.autoencoder.factor, grid), "ldm.unet")
         check_sampling(c.sampling, c.ldm.process)
 
