@@ -136,12 +136,29 @@ def ablations() -> tuple[Ablation, ...]:
             "steps",
             "Denoising steps, LDM-VAE by rectified flow",
             "ldm-vae",
-            tuple(
-                Variant(str(n), (f"{VAE}.ldm.process.prediction=flow", f"{VAE}.sampling.steps={n}"))
-                for n in STEPS
-            ),
+            tuple(Variant(str(n), (f"{VAE}.sampling.steps={n}",)) for n in STEPS),
             (*REALISM, *COST),
             "One fit: only sampling differs.",
+        ),
+        Ablation(
+            "solver",
+            "Solver and spacing of 10 and 30 denoising steps, LDM-VAE",
+            "ldm-vae",
+            tuple(
+                Variant(
+                    f"{n}, {solver}, {spacing}",
+                    (
+                        f"{VAE}.sampling.steps={n}",
+                        f"{VAE}.sampling.solver={solver}",
+                        f"{VAE}.sampling.spacing={spacing}",
+                    ),
+                )
+                for n in (10, 30)
+                for solver in ("ddim", "dpm++2m")
+                for spacing in ("uniform", "cosine")
+            ),
+            (*REALISM, *COST),
+            "The same fit; on a flow, ddim is Euler's method.",
         ),
         Ablation(
             "draw",

@@ -23,7 +23,7 @@ from generators.control import (
     trained_condition,
 )
 from generators.data import label_ids
-from generators.diffusion import Predict, SamplingConfig, denoise, make_process
+from generators.diffusion import Predict, make_process
 from generators.diffusion_fit import (
     PREVIEW_STEPS,
     PREVIEW_VOLUMES,
@@ -38,6 +38,7 @@ from generators.label_autoencoder import (
 )
 from generators.latents import Encode, Latents, encode_all, encode_training, loaded, scale_factor
 from generators.ldm import decode_images, image_autoencoder, image_encoder
+from generators.sampler import SamplingConfig, denoise
 from generators.unet import build_unet
 
 if TYPE_CHECKING:

@@ -17,17 +17,11 @@ from torch import Tensor
 from bench.generator import Generator, GeneratorConfig, Stage, State, register_generator
 from bench.training import Batches
 from generators.data import to_unit_range
-from generators.diffusion import (
-    ProcessConfig,
-    SamplingConfig,
-    check_sampling,
-    chunks,
-    denoise,
-    make_process,
-)
+from generators.diffusion import ProcessConfig, make_process
 from generators.diffusion_fit import VALIDATION_CASES, DiffusionConfig, drawn, fit_diffusion
 from generators.joint import Channels, Labels, check_joint
 from generators.latents import loaded
+from generators.sampler import SamplingConfig, check_sampling, chunks, denoise
 from generators.unet import Grid, UNetConfig, build_unet, check_divisible, check_unet
 
 if TYPE_CHECKING:

@@ -1,25 +1,20 @@
-"""Diffusion processes: what noise is added, what a network predicts, and how a volume is drawn.
+"""Diffusion processes: what noise is added, and what a network predicts of the mixture.
 
-Two processes with one interface: Gaussian diffusion (Ho et al., arXiv 2006.11239) with DDIM's
-sampler (Song et al., arXiv 2010.02502), and rectified flow (Liu et al., arXiv 2209.03003).
+Two processes with one interface: Gaussian diffusion (Ho et al., arXiv 2006.11239) and rectified
+flow (Liu et al., arXiv 2209.03003).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from monai.networks.schedulers import DDPMScheduler, RFlowScheduler
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from bench.errors import InputError
 from bench.generator import Frozen
-
-if TYPE_CHECKING:
-    from bench.run import Run
 
 MIN_SNR = 5.0
 """gamma of min-SNR weighting (Hang et al., arXiv 2303.09556)."""
@@ -27,6 +22,7 @@ SMALLEST_SHARE = 0.05
 """A velocity read off a clean volume divides by the share of noise, taken to be at least this."""
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (noisy volumes, timesteps (B,)) -> network output
+Spacing = Callable[[float], float]  # of timesteps: share of the way left to go -> t / T
 
 
 class TimestepConfig(Frozen):
@@ -76,22 +72,14 @@ class ProcessConfig(Frozen):
         return self
 
 
-class SamplingConfig(Frozen):
-    """How volumes are drawn; part of no fit, so changing it trains nothing again."""
-
-    steps: int = Field(250, gt=0, description="network evaluations for one volume")
-    eta: float = Field(
-        0.0, ge=0, le=1, description="noise in Gaussian steps: 0 is DDIM, 1 with all steps DDPM"
-    )
-    batch_size: int = Field(1, gt=0, description="volumes drawn together; changes no volume")
-
-
 class Process(Protocol):
-    """Noise added to x0 (B, C, D, H, W) at integer timesteps t (B,), and steps back."""
+    """x_t = signal x0 + noise n: a mixture of volumes x0 and noise n, (B, C, D, H, W), for each
+    timestep t."""
 
     timesteps: int
 
-    def noisy(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor: ...
+    def noisy(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The mixtures at integer timesteps t (B,)."""
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What the network shall say of the noisy volumes."""
@@ -99,20 +87,18 @@ class Process(Protocol):
     def weight(self, t: Tensor) -> Tensor:
         """Factors (B, 1, 1, 1, 1) of the squared distance of output and target."""
 
-    def trajectory(self, steps: int) -> list[tuple[int, int]]:
-        """The (from, to) timesteps of sampling, from pure noise down."""
+    def clean(self, output: Tensor, x: Tensor, t: int) -> Tensor:
+        """The volumes x0 that the network's output says of the mixtures x at timestep t."""
 
-    def step(
-        self, output: Tensor, x: Tensor, move: tuple[int, int], eta: float, noise: Tensor | None
-    ) -> Tensor:
-        """The volumes at timestep move[1] from those at move[0] and the network's output."""
+    def shares(self, t: int) -> tuple[float, float]:
+        """(signal, noise) of the mixture at timestep t."""
+
+    def times(self, steps: int, spacing: Spacing) -> list[int]:
+        """`steps` timesteps at which to ask the network, from pure noise down, and that of x0."""
 
 
 class GaussianDiffusion:
     """x_t = sqrt(ā_t) x0 + sqrt(1 − ā_t) noise, with MONAI's schedules.
-
-    The step is written out because MONAI's schedulers draw one noise for the whole batch, where a
-    volume's noise must be its own, and because their DDIM only moves by T // steps.
 
     Args:
         clip: bounds of x0 during sampling where the data have some (pixels in [-1, 1]); latents
@@ -156,29 +142,25 @@ class GaussianDiffusion:
         weight: Tensor = snr.clamp(max=MIN_SNR) * of_x0[self.prediction]
         return weight
 
-    def trajectory(self, steps: int) -> list[tuple[int, int]]:
-        # The last move starts at t = 0: a longer one would take spread from narrow data.
-        last = self.timesteps - 1
-        times = [*(round(last * (1 - i / max(1, steps - 1))) for i in range(steps)), -1]
-        return list(pairwise(times))
-
-    def step(
-        self, output: Tensor, x: Tensor, move: tuple[int, int], eta: float, noise: Tensor | None
-    ) -> Tensor:
-        """Formulas (12) and (16) of the DDIM paper, between any two timesteps."""
-        now, after = self.signal[move[0]], self.signal[move[1]] if move[1] >= 0 else 1.0
+    def clean(self, output: Tensor, x: Tensor, t: int) -> Tensor:
+        signal, noise = self.shares(t)
         if self.prediction == "epsilon":
-            x0 = (x - (1 - now) ** 0.5 * output) / now**0.5
+            x0 = (x - noise * output) / signal
         elif self.prediction == "sample":
             x0 = output
         else:
-            x0 = now**0.5 * x - (1 - now) ** 0.5 * output
-        if self.clip is not None:
-            x0 = x0.clamp(*self.clip)
-        epsilon = (x - now**0.5 * x0) / (1 - now) ** 0.5
-        variance = eta**2 * (1 - after) / (1 - now) * (1 - now / after)
-        moved: Tensor = after**0.5 * x0 + max(0.0, 1 - after - variance) ** 0.5 * epsilon
-        return moved if noise is None else moved + variance**0.5 * noise
+            x0 = signal * x - noise * output
+        return x0 if self.clip is None else x0.clamp(*self.clip)
+
+    def shares(self, t: int) -> tuple[float, float]:
+        signal = self.signal[t] if t >= 0 else 1.0
+        return signal**0.5, (1 - signal) ** 0.5
+
+    def times(self, steps: int, spacing: Spacing) -> list[int]:
+        # The last question is at t = 0: a longer last move would take spread from narrow data.
+        last = self.timesteps - 1
+        spaced = [round(last * spacing(1 - i / max(1, steps - 1))) for i in range(steps)]
+        return [*falling(spaced, 0), -1]
 
 
 class RectifiedFlow:
@@ -209,19 +191,26 @@ class RectifiedFlow:
         share = (t.float() / self.timesteps).clamp(min=SMALLEST_SHARE).view(-1, 1, 1, 1, 1)
         return share**-2 if self.of_x0 else torch.ones_like(share)
 
-    def trajectory(self, steps: int) -> list[tuple[int, int]]:
-        self.scheduler.set_timesteps(steps)
-        times = [*self.scheduler.timesteps.tolist(), 0]
-        return list(pairwise(times))
+    def clean(self, output: Tensor, x: Tensor, t: int) -> Tensor:
+        x0 = output if self.of_x0 else x + t / self.timesteps * output
+        return x0 if self.clip is None else x0.clamp(*self.clip)
 
-    def step(
-        self, output: Tensor, x: Tensor, move: tuple[int, int], eta: float, noise: Tensor | None
-    ) -> Tensor:
-        """Euler's step along the line through x and x0."""
-        x0 = output if self.of_x0 else x + move[0] / self.timesteps * output
-        if self.clip is not None:
-            x0 = x0.clamp(*self.clip)
-        return x0 + move[1] / move[0] * (x - x0)
+    def shares(self, t: int) -> tuple[float, float]:
+        return 1 - t / self.timesteps, t / self.timesteps
+
+    def times(self, steps: int, spacing: Spacing) -> list[int]:
+        spaced = [round(self.timesteps * spacing(1 - i / steps)) for i in range(steps)]
+        return [*falling(spaced, 1), 0]
+
+
+def falling(times: list[int], lowest: int) -> list[int]:
+    """The timesteps as they are, or, where two would be equal, the nearest that fall; all at least
+    `lowest`."""
+    distinct: list[int] = []
+    for left, t in enumerate(times, start=1 - len(times)):
+        highest = distinct[-1] - 1 if distinct else t
+        distinct.append(max(min(t, highest), lowest - left))
+    return distinct
 
 
 def _betas(config: ProcessConfig) -> dict[str, Any]:
@@ -233,49 +222,3 @@ def make_process(config: ProcessConfig, clip: tuple[float, float] | None = None)
     if config.prediction in ("flow", "flow-sample"):
         return RectifiedFlow(config, clip)
     return GaussianDiffusion(config, clip)
-
-
-def check_sampling(sampling: SamplingConfig, process: ProcessConfig) -> None:
-    """InputError if a volume would take more steps than the process has."""
-    if sampling.steps > process.timesteps:
-        raise InputError(
-            f"sampling.steps is {sampling.steps}, more than the {process.timesteps} timesteps of "
-            "training; lower it."
-        )
-
-
-def denoise(
-    process: Process,
-    predict: Predict,
-    indices: Sequence[int],
-    shape: tuple[int, ...],
-    sampling: SamplingConfig,
-    run: Run,
-    stream: int = 0,
-    attempt: int = 0,
-) -> Tensor:
-    """Draw the volumes `indices`, of `shape` (C, D, H, W), together: (B, C, D, H, W) float32.
-
-    All noise comes from `run.noise`, volume by volume, so a volume is the same in any batch.
-    Models that draw two things of one volume (label, image) tell them apart by `stream`, 0 or 1;
-    one that draws a volume again, because it rejected the last draw, counts on by `attempt`.
-    """
-    first = attempt * (process.timesteps + 1)  # no draw takes more noises than that
-
-    def noise(draw: int) -> Tensor:
-        number = 2 * (first + draw) + stream
-        return torch.stack([run.noise(i, shape, stream=number) for i in indices])
-
-    x = noise(0)
-    with torch.no_grad():
-        for k, move in enumerate(process.trajectory(sampling.steps), start=1):
-            with run.autocast():
-                output = predict(x, torch.full((len(x),), move[0], device=x.device))
-            fresh = noise(k) if sampling.eta > 0 else None
-            x = process.step(output.float(), x, move, sampling.eta, fresh)
-    return x
-
-
-def chunks(indices: Sequence[int], size: int) -> list[list[int]]:
-    """Consecutive groups of at most `size` indices."""
-    return [list(indices[i : i + size]) for i in range(0, len(indices), size)]

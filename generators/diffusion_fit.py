@@ -13,14 +13,8 @@ from torch import Tensor, nn
 
 from bench.generator import Frozen
 from bench.training import Preview, TrainingConfig, train
-from generators.diffusion import (
-    Predict,
-    Process,
-    ProcessConfig,
-    SamplingConfig,
-    TimestepConfig,
-    denoise,
-)
+from generators.diffusion import Predict, Process, ProcessConfig, TimestepConfig
+from generators.sampler import SamplingConfig, denoise
 from generators.unet import UNetConfig
 
 if TYPE_CHECKING:

@@ -22,9 +22,10 @@ from generators.autoencoders import (
     latent_grid,
 )
 from generators.data import images, to_unit_range
-from generators.diffusion import SamplingConfig, check_sampling, chunks, denoise, make_process
+from generators.diffusion import make_process
 from generators.diffusion_fit import Decode, DiffusionConfig
 from generators.latents import Encode, fit_latent_diffusion, loaded
+from generators.sampler import SamplingConfig, check_sampling, chunks, denoise
 from generators.unet import Grid, build_unet, check_unet
 from generators.vqvae import ImageVQVAE, VQVAEConfig, check_vqvae, fit_vqvae
 

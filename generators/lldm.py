@@ -37,12 +37,13 @@ from generators.control import (
 )
 from generators.control_fit import fit_controlnet
 from generators.data import from_logits, label_ids, one_hot
-from generators.diffusion import SamplingConfig, check_sampling, chunks, denoise, make_process
+from generators.diffusion import make_process
 from generators.diffusion_fit import DiffusionConfig
 from generators.label_autoencoder import LabelAutoencoderConfig, fit_label_autoencoder
 from generators.label_cleaning import Cleaned, CleaningConfig, judge, rules_of
 from generators.latents import fit_latent_diffusion, loaded
 from generators.ldm import check_image_model, decode_images, image_autoencoder, image_stages
+from generators.sampler import SamplingConfig, check_sampling, chunks, denoise
 from generators.unet import Grid, build_unet, check_unet
 
 if TYPE_CHECKING:

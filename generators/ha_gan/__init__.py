@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench.errors import InputError
 from bench.generator import Generator, GeneratorConfig, State, register_generator
@@ -45,6 +45,15 @@ class HAGANConfig(GeneratorConfig):
     augment: tuple[Literal["flip", "translate", "contrast"], ...] = Field(
         (), description="changes of all that the discriminator sees; for few training cases"
     )
+    batch_spread: bool = Field(
+        False, description="D sees how much a batch varies; against drawing the same again"
+    )
+    mode_seeking: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the distance of two noises over that of their volumes, in G's loss; "
+        "against drawing the same again; 0 is off",
+    )
     r1_weight: float = Field(
         0.0, ge=0, description="weight of the squared gradient of D at real cases; 0 is off"
     )
@@ -54,6 +63,16 @@ class HAGANConfig(GeneratorConfig):
     training: HAGANTraining = Field(
         HAGANTraining(), description="length, batch, averaging, and the Adam of each network"
     )
+
+    @model_validator(mode="after")
+    def _batches_can_vary(self) -> Self:
+        for name in ("batch_spread", "mode_seeking"):
+            if getattr(self, name) and self.training.batch_size == 1:
+                raise ValueError(
+                    f"{name} compares the cases of a batch, training.batch_size is 1; make it 2 "
+                    f"or more, or turn {name} off."
+                )
+        return self
 
 
 @register_generator("ha-gan")

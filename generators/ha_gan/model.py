@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from generators.ha_gan import HAGANConfig
 
 PREVIEW_VOLUMES = 4
+SMALLEST_DISTANCE = 1e-5  # of two volumes, so that equal ones can be divided by
 
 
 def fit(config: HAGANConfig, volumes: VolumeSet, run: Run) -> dict[str, Any]:
@@ -83,7 +84,9 @@ def build(geometry: Geometry, config: HAGANConfig, channels: int = 1) -> dict[st
     latent_dim, width = config.latent_dim, config.width
     networks: dict[str, nn.Module] = {
         "generator": HierarchicalGenerator(geometry, latent_dim, width, channels),
-        "discriminator": HierarchicalDiscriminator(geometry, width, channels),
+        "discriminator": HierarchicalDiscriminator(
+            geometry, width, channels, batch_spread=config.batch_spread
+        ),
     }
     if config.train_encoders:
         networks["encoder"] = SlabEncoder(width, channels)
@@ -122,18 +125,21 @@ class Losses:
 
         with torch.no_grad():
             slab, low = generator.slab_and_low(self._noise(real), position)
-        both = torch.cat([real_slab, slab]), torch.cat([real_low, low])
-        on_real, on_fake = discriminator(*self._changed(*both), position).float().chunk(2)
-        loss = _bce(on_real, real=True) + _bce(on_fake, real=False)
+        both = self._changed(torch.cat([real_slab, slab]), torch.cat([real_low, low]))
+        loss = self._judged(discriminator, *both, position)
         if self.config.r1_weight and step % self.config.r1_every == 0:
             penalty = gradient_penalty(discriminator, *self._changed(real_slab, real_low), position)
             loss = loss + self.config.r1_every * self.config.r1_weight / 2 * penalty
         yield "discriminator", loss
 
         with frozen(discriminator):
-            slab, low = generator.slab_and_low(self._noise(real), position)
+            noise = self._noise(real)
+            slab, low = generator.slab_and_low(noise, position)
             logit = discriminator(*self._changed(slab, low), position)
-        yield "generator", _bce(logit.float(), real=True)
+        loss = _bce(logit.float(), real=True)
+        if self.config.mode_seeking:
+            loss = loss + self.config.mode_seeking * collapse(noise, slab, low)
+        yield "generator", loss
 
         if "encoder" not in networks:
             return
@@ -148,6 +154,15 @@ class Losses:
             slab, low = generator.slab_and_low(sub_encoder(latent), position)
         l1 = F.l1_loss(slab.float(), real_slab) + F.l1_loss(low.float(), real_low)
         yield "sub_encoder", l1 / 2
+
+    def _judged(self, discriminator: nn.Module, slab: Tensor, low: Tensor, position: int) -> Tensor:
+        """D's loss for a batch whose first half is real."""
+        if self.config.batch_spread:  # of one kind at a time: together they would always vary
+            halves = zip(slab.chunk(2), low.chunk(2), strict=True)
+            on_real, on_fake = (discriminator(*half, position).float() for half in halves)
+        else:
+            on_real, on_fake = discriminator(slab, low, position).float().chunk(2)
+        return _bce(on_real, real=True) + _bce(on_fake, real=False)
 
     def encode(self, encoder: nn.Module, volume: Tensor) -> Tensor:
         """Latent grid of whole volumes, from slabs as thick as the encoder knows them.
@@ -166,6 +181,19 @@ class Losses:
 
     def _noise(self, real: Tensor) -> Tensor:
         return torch.randn(len(real), self.config.latent_dim, device=real.device)
+
+
+def collapse(noise: Tensor, slab: Tensor, low: Tensor) -> Tensor:
+    """How little volumes (B, C, ...) differ for how their noises (B, latent_dim) differ.
+
+    The mode-seeking term of Mao et al., arXiv 1903.05628: the mean L1 distance of two noises over
+    that of their slabs and low-resolution volumes, each case beside the next of the batch.
+    """
+
+    def apart(x: Tensor) -> Tensor:
+        return (x.float() - x.float().roll(1, 0)).abs().flatten(1).mean(1)
+
+    return (apart(noise) / ((apart(slab) + apart(low)) / 2 + SMALLEST_DISTANCE)).mean()
 
 
 def gradient_penalty(discriminator: nn.Module, slab: Tensor, low: Tensor, position: int) -> Tensor:

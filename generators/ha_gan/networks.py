@@ -131,10 +131,26 @@ class HierarchicalGenerator(nn.Module):
         return self.high(self.geometry.latent_slab(latent, position)), self.low(latent)
 
 
+class BatchSpread(nn.Module):
+    """Features (B, C, d, h, w) with one channel more: how much they differ over the batch.
+
+    The minibatch standard deviation of Karras et al., arXiv 1710.10196: the mean over channels and
+    voxels of the standard deviation over the B cases. A generator that draws the same volume again
+    and again is told by it.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        variance = features.float().var(0, unbiased=False)
+        spread = (variance + 1e-8).sqrt().mean().to(features.dtype)
+        return torch.cat([features, spread.expand_as(features[:, :1])], dim=1)
+
+
 class SlabDiscriminator(nn.Module):
     """D^H: slab (B, C, 4 slab, H, W) and its position in [0, 1] -> logit (B, 1)."""
 
-    def __init__(self, geometry: Geometry, width: float, channels: int = 1) -> None:
+    def __init__(
+        self, geometry: Geometry, width: float, channels: int = 1, *, batch_spread: bool = False
+    ) -> None:
         super().__init__()
         _, height, breadth = geometry.grid
         layers, rest = reductions(
@@ -145,12 +161,14 @@ class SlabDiscriminator(nn.Module):
             nn.Conv3d(a, b, *layer) for (a, b), layer in zip(pairwise(widths), layers, strict=True)
         ]
         features, hidden = scaled(128, width), scaled(64, width)
-        self.features = _discriminating(*convolutions, nn.Conv3d(widths[-1], features, rest))
+        self.convolutions = _discriminating(*convolutions)
+        self.spread: nn.Module = BatchSpread() if batch_spread else nn.Identity()
+        self.features = _discriminating(nn.Conv3d(widths[-1] + batch_spread, features, rest))
         self.hidden = _discriminating(nn.Linear(features + 1, hidden))
         self.logit = spectral_norm(nn.Linear(hidden, 1))
 
     def forward(self, slab: Tensor, position: float) -> Tensor:
-        h = self.features(slab).flatten(1)
+        h = self.features(self.spread(self.convolutions(slab))).flatten(1)
         h = torch.cat([h, h.new_full((len(h), 1), position)], dim=1)
         logit: Tensor = self.logit(self.hidden(h))
         return logit
@@ -159,7 +177,9 @@ class SlabDiscriminator(nn.Module):
 class LowResolutionDiscriminator(nn.Module):
     """D^L: low-resolution volume (B, C, D/4, H/4, W/4) -> logit (B, 1)."""
 
-    def __init__(self, geometry: Geometry, width: float, channels: int = 1) -> None:
+    def __init__(
+        self, geometry: Geometry, width: float, channels: int = 1, *, batch_spread: bool = False
+    ) -> None:
         super().__init__()
         layers, rest = reductions(geometry.latent, (LARGEST_SEED,) * 3)
         widths = [channels, *doubling(256, len(layers), width)]
@@ -169,21 +189,29 @@ class LowResolutionDiscriminator(nn.Module):
                 for (a, b), layer in zip(pairwise(widths), layers, strict=True)
             )
         )
-        self.logit = spectral_norm(nn.Conv3d(widths[-1], 1, rest))
+        self.spread: nn.Module = BatchSpread() if batch_spread else nn.Identity()
+        self.logit = spectral_norm(nn.Conv3d(widths[-1] + batch_spread, 1, rest))
 
     def forward(self, volume: Tensor) -> Tensor:
-        logit: Tensor = self.logit(self.features(volume)).flatten(1)
+        logit: Tensor = self.logit(self.spread(self.features(volume))).flatten(1)
         return logit
 
 
 class HierarchicalDiscriminator(nn.Module):
     """D = (D^H, D^L): the mean of the logits of a slab and of the low-resolution volume, (B, 1)."""
 
-    def __init__(self, geometry: Geometry, width: float = 1.0, channels: int = 1) -> None:
+    def __init__(
+        self,
+        geometry: Geometry,
+        width: float = 1.0,
+        channels: int = 1,
+        *,
+        batch_spread: bool = False,
+    ) -> None:
         super().__init__()
         self.last_position = max(1, geometry.positions - 1)
-        self.high = SlabDiscriminator(geometry, width, channels)
-        self.low = LowResolutionDiscriminator(geometry, width, channels)
+        self.high = SlabDiscriminator(geometry, width, channels, batch_spread=batch_spread)
+        self.low = LowResolutionDiscriminator(geometry, width, channels, batch_spread=batch_spread)
 
     def forward(self, slab: Tensor, low: Tensor, position: int) -> Tensor:
         logits: Tensor = self.high(slab, position / self.last_position) + self.low(low)

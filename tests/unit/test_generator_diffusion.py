@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from contextlib import nullcontext
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from generator_cases import DDPM, GRID, LDM_VAE, LDM_VQVAE
@@ -22,15 +26,12 @@ from generators.diffusion import (
     Process,
     ProcessConfig,
     RectifiedFlow,
-    SamplingConfig,
     TimestepConfig,
-    check_sampling,
-    chunks,
-    denoise,
     make_process,
 )
 from generators.diffusion_fit import diffusion_loss
 from generators.ldm import LDMVAE, LDMVQVAE
+from generators.sampler import SPACINGS, SamplingConfig, check_sampling, chunks, denoise, step
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow", "flow-sample")
 
@@ -98,6 +99,14 @@ def test_perfect_denoiser_keeps_the_spread_of_the_data(
     assert float(x.std()) == pytest.approx(std, rel=tolerance)
 
 
+def moved(
+    process: Any, output: Tensor, x: Tensor, t: int, to: int, eta: float = 0.0, fresh: Any = None
+) -> Tensor:
+    """One step of sampling."""
+    x0 = process.clean(output, x, t)
+    return step(x0, x, process.shares(t), process.shares(to), eta, fresh)
+
+
 def test_clipping_is_off_for_latents_and_would_shrink_them(tmp_path: Any) -> None:
     spreads = []
     for clip in (None, (-1.0, 1.0)):
@@ -161,6 +170,75 @@ def test_pixels_are_clipped_and_latents_are_not(
     assert seen == [bounds]
 
 
+class Noisy:
+    """A run whose noise are the numbers of one direction of space."""
+
+    device = torch.device("cpu")
+
+    def noise(self, index: int, shape: tuple[int, ...], stream: int = 0) -> Tensor:
+        return torch.ones(shape)
+
+    def autocast(self) -> Any:
+        return nullcontext()
+
+
+def kept(prediction: str, std: float, **sampling: Any) -> float:
+    """The share of the spread `std` that sampling with a perfect denoiser keeps.
+
+    The denoiser is linear, so what becomes of one number tells what becomes of all.
+    """
+    process = make_process(config(prediction))
+    settings = SamplingConfig.model_validate(sampling)
+    run: Any = Noisy()
+    x = denoise(process, perfect(process, prediction, std), [0], (1, 1, 1, 1), settings, run)
+    return abs(float(x)) / std
+
+
+@pytest.mark.parametrize(
+    ("prediction", "std"),
+    [
+        *itertools.product(["flow", "flow-sample"], [0.05, 0.2, 1.0, 5.0, 30.0]),
+        # Its first and last timesteps have a little signal and a little noise.
+        *itertools.product(["v_prediction"], [0.2, 1.0]),
+    ],
+)
+def test_second_order_and_cosine_spacing_keep_spread_in_few_steps(
+    prediction: str, std: float
+) -> None:
+    """Spreads are those of components of data: grain has little, the layout of a volume much."""
+    better = kept(prediction, std, steps=30, solver="dpm++2m", spacing="cosine")
+    assert better == pytest.approx(1, abs=0.1)
+    if prediction != "v_prediction" and std in (0.05, 30.0):
+        assert kept(prediction, std, steps=30) < 0.8
+
+
+@pytest.mark.parametrize("prediction", ["flow", "v_prediction"])
+@pytest.mark.parametrize("spacing", ["uniform", "cosine"])
+def test_the_solver_named_second_order_is(prediction: str, spacing: str) -> None:
+    """Twice the steps: the error of DDIM halves, that of DPM-Solver++(2M) becomes a quarter."""
+    limit = kept(prediction, 3.0, steps=1000, spacing="uniform", solver="dpm++2m")
+    for solver, order in (("ddim", 1), ("dpm++2m", 2)):
+        errors = [
+            abs(kept(prediction, 3.0, steps=n, spacing=spacing, solver=solver) - limit)
+            for n in (20, 40)
+        ]
+        assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.5), solver
+
+
+def test_second_order_adds_no_noise() -> None:
+    with pytest.raises(ValidationError, match=r"dpm\+\+2m adds no noise, eta is 0.5"):
+        SamplingConfig(solver="dpm++2m", eta=0.5)
+
+
+@pytest.mark.parametrize("prediction", ["flow", "epsilon"])
+def test_fresh_noise_keeps_the_spread_too(prediction: str, tmp_path: Any) -> None:
+    process = make_process(config(prediction))
+    sampling = SamplingConfig(steps=200, eta=1.0)
+    predict = perfect(process, prediction, 0.5)
+    x = denoise(process, predict, [0], (1, 16, 16, 16), sampling, make_run(tmp_path))
+    assert float(x.std()) == pytest.approx(0.5, rel=0.1)
+
+
 def test_strided_ancestral_steps_keep_narrow_data_narrow(tmp_path: Any) -> None:
     """50 of 1000 steps with fresh noise; MONAI's DDPM step cannot be strided."""
     process = make_process(config("epsilon", schedule="cosine"))
@@ -198,7 +276,7 @@ def test_full_chain_step_is_monais_ddpm_step(prediction: str, clip: bool, t: int
     torch.manual_seed(0)
     noise = torch.randn(x.shape)
     torch.testing.assert_close(
-        process.step(output, x, (t, t - 1), 1.0, noise), expected, atol=1e-4, rtol=1e-4
+        moved(process, output, x, t, t - 1, 1.0, noise), expected, atol=1e-4, rtol=1e-4
     )
 
 
@@ -211,8 +289,9 @@ def test_ddim_step_is_monais_where_its_spacing_holds() -> None:
     x, output = torch.randn(1, 2, 4, 4, 4), torch.randn(1, 2, 4, 4, 4)
     for t in (999, 519, 19):
         expected, _ = monai.step(output, t, x)
-        moved = process.step(output, x, (t, t - 20), 0.0, None)
-        torch.testing.assert_close(moved, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            moved(process, output, x, t, t - 20), expected, atol=1e-5, rtol=1e-5
+        )
 
 
 def test_flow_step_is_monais_and_the_same_from_velocity_and_from_clean_volume() -> None:
@@ -224,18 +303,19 @@ def test_flow_step_is_monais_and_the_same_from_velocity_and_from_clean_volume() 
         velocity = (x0 - x) * 1000 / now
         expected, _ = monai.step(velocity, now, x, after)
         for process, output in zip(processes, (velocity, x0), strict=True):
-            moved = process.step(output, x, (now, after), 0.0, None)
-            torch.testing.assert_close(moved, expected, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                moved(process, output, x, now, after), expected, atol=1e-5, rtol=1e-5
+            )
 
 
 def test_clipping_bounds_the_clean_volume_of_every_process() -> None:
     x, output = 3 * torch.randn(1, 1, 4, 4, 4), 3 * torch.randn(1, 1, 4, 4, 4)
     for prediction in PREDICTIONS:
         process = make_process(config(prediction), clip=(-1.0, 1.0))
-        last = process.trajectory(10)[-1]
-        moved = process.step(output, x, last, 0.0, None)
-        assert float(moved.abs().max()) <= 1, prediction
-        free = make_process(config(prediction)).step(output, x, last, 0.0, None)
+        last = process.times(10, SPACINGS["uniform"])[-2:]
+        bounded = moved(process, output, x, *last)
+        assert float(bounded.abs().max()) <= 1, prediction
+        free = moved(make_process(config(prediction)), output, x, *last)
         assert float(free.abs().max()) > 1, prediction
 
 
@@ -291,15 +371,28 @@ def test_min_snr_belongs_to_gaussian_diffusion() -> None:
         config("flow", loss_weight="min-snr")
 
 
-@pytest.mark.parametrize("steps", [1, 7, 50, 1000])
-def test_trajectories_go_from_noise_to_data_in_the_asked_steps(steps: int) -> None:
-    gaussian = GaussianDiffusion(ProcessConfig()).trajectory(steps)
-    flow = RectifiedFlow(ProcessConfig(prediction="flow")).trajectory(steps)
-    for moves, first, last in ((gaussian, 999, -1), (flow, 1000, 0)):
-        assert len(moves) == steps
-        assert (moves[0][0], moves[-1][1]) == (first, last)
-        assert all(a > b for a, b in moves)
-        assert all(moves[k][1] == moves[k + 1][0] for k in range(steps - 1))
+@pytest.mark.parametrize("spacing", ["uniform", "cosine"])
+@pytest.mark.parametrize("steps", [1, 7, 50, 250, 1000])
+def test_times_fall_from_noise_to_data_in_the_asked_steps(steps: int, spacing: str) -> None:
+    gaussian = GaussianDiffusion(ProcessConfig()).times(steps, SPACINGS[spacing])
+    flow = RectifiedFlow(ProcessConfig(prediction="flow")).times(steps, SPACINGS[spacing])
+    for times, first, last in ((gaussian, 999, -1), (flow, 1000, 0)):
+        assert len(times) == steps + 1
+        assert (times[0], times[-1]) == (first, last)
+        assert all(a > b for a, b in pairwise(times))
+
+
+def test_times_of_a_flow_are_monais() -> None:
+    monai = RFlowScheduler(num_train_timesteps=1000)
+    monai.set_timesteps(30)
+    times = RectifiedFlow(ProcessConfig(prediction="flow")).times(30, SPACINGS["uniform"])
+    assert times == [*monai.timesteps.tolist(), 0]
+
+
+def test_cosine_times_are_dense_at_both_ends() -> None:
+    times = RectifiedFlow(ProcessConfig(prediction="flow")).times(30, SPACINGS["cosine"])
+    moves = [a - b for a, b in pairwise(times)]
+    assert max(moves[0], moves[-1]) < 5 < 45 < moves[15]
 
 
 def test_target_undoes_the_noise() -> None:

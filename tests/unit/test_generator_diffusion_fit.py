@@ -15,9 +15,10 @@ from torch import Tensor
 from bench.device import Device
 from bench.run import Run
 from generators.ddpm import DDPM3D
-from generators.diffusion import ProcessConfig, SamplingConfig, denoise, make_process
+from generators.diffusion import ProcessConfig, make_process
 from generators.diffusion_fit import DiffusionConfig, diffusion_loss, drawn, fit_diffusion
 from generators.ldm import LDMVAE, LDMVQVAE
+from generators.sampler import SamplingConfig, denoise
 from generators.unet import build_unet
 
 SHAPE = (1, 4, 4, 4)

@@ -21,16 +21,11 @@ from bench.volumes import VolumeSet, VolumeSetWriter
 from generators.condition import Condition, latent_weights, structure_weights, voxel_weighting
 from generators.control import ControlNetConfig, build_controlnet, guided
 from generators.data import one_hot
-from generators.diffusion import (
-    ProcessConfig,
-    SamplingConfig,
-    TimestepConfig,
-    denoise,
-    make_process,
-)
+from generators.diffusion import ProcessConfig, TimestepConfig, make_process
 from generators.diffusion_fit import DiffusionConfig, diffusion_loss
 from generators.label_cleaning import judge
 from generators.lldm import LLDM3D, LLDM3DConfig
+from generators.sampler import SamplingConfig, denoise
 from generators.unet import build_unet
 
 CPU = torch.device("cpu")

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
@@ -27,8 +28,9 @@ from bench.volumes import VolumeSet, VolumeSetWriter
 from generators.ha_gan import HAGAN, HAGANConfig, HAGANTraining
 from generators.ha_gan.augment import augment
 from generators.ha_gan.geometry import Geometry, Size, reductions
-from generators.ha_gan.model import Losses, adams, build, frozen, gradient_penalty
+from generators.ha_gan.model import Losses, adams, build, collapse, frozen, gradient_penalty
 from generators.ha_gan.networks import (
+    BatchSpread,
     GridEncoder,
     HierarchicalDiscriminator,
     HierarchicalGenerator,
@@ -236,6 +238,45 @@ def test_position_reaches_the_logit_as_a_number_from_0_to_1() -> None:
     assert logits[0] != logits[1]
 
 
+def test_batch_spread_in_closed_form() -> None:
+    features = torch.randn(5, 3, 2, 4, 4)
+    seen = BatchSpread()(features)
+    assert seen.shape == (5, 4, 2, 4, 4)
+    torch.testing.assert_close(seen[:, :3], features)
+    expected = float(np.std(features.numpy(), axis=0).mean())
+    torch.testing.assert_close(seen[:, 3], torch.full((5, 2, 4, 4), expected))
+    assert float(BatchSpread()(features[:1].expand(4, -1, -1, -1, -1))[:, 3].max()) < 1e-3
+
+
+def test_discriminator_tells_equal_volumes_from_different_ones_where_asked() -> None:
+    geometry = Geometry((32, 32, 32))
+    slab, low = torch.randn(4, 1, 4, 32, 32), torch.randn(4, 1, 8, 8, 8)
+    for batch_spread in (False, True):
+        torch.manual_seed(0)
+        network = HierarchicalDiscriminator(geometry, 1 / 16, batch_spread=batch_spread).eval()
+        with torch.no_grad():
+            alone, together = network(slab[:1], low[:1], 0), network(slab, low, 0)[:1]
+        assert torch.allclose(alone, together, atol=1e-6) != batch_spread
+
+
+def test_real_and_generated_volumes_spread_among_their_own_kind() -> None:
+    geometry, config = Geometry((32, 32, 32)), tiny(batch_spread=True)
+    networks = build(geometry, config)
+    sizes: list[int] = []
+    for spread in (m for m in networks["discriminator"].modules() if isinstance(m, BatchSpread)):
+        spread.register_forward_pre_hook(lambda _, x: sizes.append(len(x[0])))
+    losses = Losses(geometry, config)(networks, (0, torch.rand(2, 1, *geometry.grid) * 2 - 1))
+    assert [name for name, _ in losses][:2] == ["discriminator", "generator"]
+    assert sizes == [2] * 6  # real, generated, and generated again in G's step; each D's two parts
+
+
+def test_comparing_the_one_case_of_a_batch_is_refused() -> None:
+    with pytest.raises(ValidationError, match="batch_spread compares the cases of a batch"):
+        HAGANConfig(batch_spread=True, training=HAGANTraining(batch_size=1))
+    with pytest.raises(ValidationError, match="mode_seeking compares the cases of a batch"):
+        HAGANConfig(mode_seeking=0.1, training=HAGANTraining(batch_size=1))
+
+
 # Losses
 
 
@@ -306,6 +347,31 @@ class SquareDiscriminator(nn.Module):
 
     def forward(self, slab: Tensor, low: Tensor, position: int) -> Tensor:
         return ((slab**2).sum((1, 2, 3, 4)) + (low**2).sum((1, 2, 3, 4)))[:, None] / 2
+
+
+def test_mode_seeking_in_closed_form_and_in_the_generators_loss_alone() -> None:
+    noise = torch.tensor([[0.0, 0.0], [3.0, 1.0]])  # 2 apart, in the mean
+    slab = torch.stack([torch.zeros(1, 4, 4, 4), torch.full((1, 4, 4, 4), 0.5)])
+    low = torch.stack([torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 0.3)])
+    assert float(collapse(noise, slab, low)) == pytest.approx(2 / 0.4, rel=1e-3)
+    equal = collapse(noise, torch.zeros_like(slab), torch.zeros_like(low))
+    assert torch.isfinite(equal)
+    assert float(equal) > 1e5
+
+    geometry = Geometry((32, 32, 32))
+    real = torch.rand(2, 1, *geometry.grid) * 2 - 1
+    networks = build(geometry, tiny())
+    networks["discriminator"].eval()
+    found = {}
+    for weight in (0.0, 2.0, 4.0):
+        torch.manual_seed(0)
+        rows = Losses(geometry, tiny(mode_seeking=weight))(networks, (0, real))
+        found[weight] = {name: float(loss) for name, loss in rows}
+    for name in ("discriminator", "encoder", "sub_encoder"):
+        assert found[0.0][name] == found[4.0][name]
+    terms = [found[w]["generator"] - found[0.0]["generator"] for w in (2.0, 4.0)]
+    assert terms[0] > 0
+    assert terms[1] == pytest.approx(2 * terms[0], rel=1e-3)
 
 
 def test_r1_in_closed_form_and_on_its_own_steps() -> None:
