@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from generators.ha_gan import HAGANConfig
 
 PREVIEW_VOLUMES = 4
-SMALLEST_DISTANCE = 1e-5  # of two volumes, so that equal ones can be divided by
+SMALLEST_DISTANCE = 1e-3  # of two volumes: equal ones would have an infinite gradient
 
 
 def fit(config: HAGANConfig, volumes: VolumeSet, run: Run) -> dict[str, Any]:
