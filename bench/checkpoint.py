@@ -225,7 +225,7 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
     """Write by temporary file, fsync and rename; OSError if the disk refuses, the old file left."""
     temporary = path.with_suffix(".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # below what is there: its run may be gone by now
         with temporary.open("wb") as stream:
             torch.save(state, stream)
             stream.flush()

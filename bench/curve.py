@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.store import write_atomic
+from bench.sealed import write_atomic
 
 
 class Curve:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -17,16 +18,23 @@ from bench.datasets.config import PHANTOM
 from bench.datasets.source import open_source
 from bench.datasets.split import split_cases
 from bench.datasets.tasks import tasks_of
+from bench.disk import writing
+from bench.engine.schedule import Again
 from bench.errors import InputError
 from bench.extractor import decide_extractor
 from bench.plan import Cell, DataFacts, ExtractorFacts, make_plan
 from bench.registry import GENERATORS, SEGMENTERS
-from bench.store import Busy, Store, write_atomic
+from bench.sealed import write_atomic
+from bench.store import Busy, Store
 from bench.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from bench.engine import Engine, Outcome, Watcher
     from bench.generator import Generator
+
+
+RUNS = "runs"
+"""Folder in OUT of what every run there was: what `bench clean` keeps."""
 
 
 @dataclass(frozen=True)
@@ -198,16 +206,22 @@ def start(
     engine: Engine,
     watcher: Watcher,
     stop_requested: Callable[[], bool] = lambda: False,
-    retry_failed: bool = False,
+    again: Again | None = None,
 ) -> Outcome:
     """Execute the plan in OUT; returns how each cell ended."""
     store = Store(out)
     made = store.prepare_folder()
     prepare_data(plan, store, watcher, stop_requested, made)
-    for cell in plan.cells:
+    text = json.dumps(describe(plan), indent=1)
+    kept = out / RUNS / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
+    with writing(out):
+        kept.parent.mkdir(exist_ok=True)
+        for path in (kept, out / "run.json"):  # every run on the folder, and the last one
+            write_atomic(path, text)
+    for cell in plan.cells:  # after the run that refers to them, or `bench clean` might take them
         store.add(cell)
-    write_atomic(out / "run.json", json.dumps(describe(plan), indent=1))
-    return engine.run(store, plan.cells, plan.config.device, watcher, stop_requested, retry_failed)
+    again = again or Again()
+    return engine.run(store, plan.cells, plan.config.device, watcher, stop_requested, again)
 
 
 def prepare_data(

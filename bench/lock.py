@@ -44,8 +44,10 @@ class Lock:
             return _alive(owner["pid"], owner["started"])
         try:
             return self._file_system_time() - self.path.stat().st_mtime < STALE_S
-        except OSError:  # given back just now
+        except FileNotFoundError:  # given back just now
             return False
+        except OSError:  # a full or read-only disk does not tell the time; rather wait than steal
+            return True
 
     def _file_system_time(self) -> float:
         """Now, by the clock that stamps the heartbeats: hosts may disagree on the time."""
@@ -77,7 +79,8 @@ class Lock:
     ) -> None:
         self._stop.set()
         if self._owned and self._owner() == self._me:  # a host that slept may have lost it
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that is read-only now; the lock dies with the process
+                self.path.unlink()
 
     def _take(self) -> bool:
         """Create the file with its owner in one step: a link to a whole file never half exists."""

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from bench.config import RunConfig
@@ -47,7 +48,7 @@ class Cell:
     tags: Tags = field(default_factory=Tags)
     extra: Mapping[str, Any] = field(default_factory=dict)  # needed to execute, no part of the key
 
-    @property
+    @cached_property
     def key(self) -> str:
         """sha256 over kind, specification and the keys of what it needs."""
         content = {

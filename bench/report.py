@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.engine.inline import settled
+from bench.disk import writing
+from bench.engine.schedule import settled
 from bench.errors import InputError
 from bench.plan import Cell
 from bench.records import CellRow, Record, cells_frame, records_frame
-from bench.store import Store, write_atomic
+from bench.sealed import write_atomic
+from bench.store import Damaged, Store
 
 if TYPE_CHECKING:
     from leaderboard import Leaderboard, RunInfo
@@ -31,21 +33,32 @@ def report(store: Store, run: Mapping[str, Any]) -> Leaderboard:
     cells = [Cell.from_json(value) for value in run["cells"]]
     records = records_frame(collect(store, run, cells))
     rows = cells_frame(cell_rows(store, cells))
-    write_atomic(store.out / "records.csv", records.to_csv(index=False))
     folder = store.out / "leaderboard"
-    board = leaderboard.build(records, rows, run_info(run, draw_pairs(store, cells, folder)))
-    leaderboard.write(board, folder)
+    with writing(store.out):
+        write_atomic(store.out / "records.csv", records.to_csv(index=False))
+        pairs, damaged = draw_pairs(store, cells, folder)
+        board = leaderboard.build(records, rows, run_info(run, pairs, damaged))
+        leaderboard.write(board, folder)
     return board
 
 
-def draw_pairs(store: Store, cells: list[Cell], folder: Path) -> dict[str, str]:
-    """Figures of the nearest pairs in `folder`, of each generator's first seed: name -> file."""
+def draw_pairs(
+    store: Store, cells: list[Cell], folder: Path
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Figures of the nearest pairs in `folder`, of each generator's first seed: name -> file; and a
+    sentence for each that is left out because its artefact is damaged."""
     from leaderboard.figures import nearest_pairs
 
     files: dict[str, str] = {}
+    damaged: list[str] = []
     for cell in cells:
         path, name = store.artefacts(cell.key) / "pairs.npz", cell.tags.generator
         if cell.kind != "memorise" or name in files or not store.is_done(cell.key):
+            continue
+        try:
+            store.verify(cell.key)
+        except Damaged as error:
+            damaged.append(f"No nearest pairs of {name}: {error}")
             continue
         if not path.is_file():  # no distances could be measured
             continue
@@ -60,7 +73,7 @@ def draw_pairs(store: Store, cells: list[Cell], folder: Path) -> dict[str, str]:
         files[name] = f"nearest-{file_name(name)}.png"
         folder.mkdir(parents=True, exist_ok=True)
         nearest_pairs(pairs, folder / files[name])
-    return files
+    return files, tuple(damaged)
 
 
 def file_name(name: str) -> str:
@@ -122,12 +135,10 @@ def collect(store: Store, run: Mapping[str, Any], cells: list[Cell]) -> list[Rec
 def cell_rows(store: Store, cells: list[Cell]) -> list[CellRow]:
     """How every planned cell stands."""
     outcome: dict[str, tuple[str, str]] = {}
+    plan = {cell.key: cell for cell in cells}
     rows = []
     for cell in cells:
-        status, reason = settled(store, cell, outcome, retry_failed=False) or (
-            "waiting",
-            "not run yet",
-        )
+        status, reason = settled(store, cell, outcome, plan) or ("waiting", "not run yet")
         outcome[cell.key] = (status, reason)
         result = store.result(cell.key)
         tags = cell.tags
@@ -150,8 +161,12 @@ def cell_rows(store: Store, cells: list[Cell]) -> list[CellRow]:
     return rows
 
 
-def run_info(run: Mapping[str, Any], pairs: Mapping[str, str] | None = None) -> RunInfo:
-    """What the captions say of the run; `pairs` are files of `draw_pairs`."""
+def run_info(
+    run: Mapping[str, Any],
+    pairs: Mapping[str, str] | None = None,
+    damaged: Sequence[str] = (),
+) -> RunInfo:
+    """What the captions say of the run; `pairs` and `damaged` are those of `draw_pairs`."""
     from leaderboard import RunInfo
     from metrics.intervals import INTERVAL_METHOD
 
@@ -165,7 +180,7 @@ def run_info(run: Mapping[str, Any], pairs: Mapping[str, str] | None = None) -> 
         extractor=extractor_text(run["extractor"]),
         seeds=tuple(config["seeds"]),
         splits={part: data[f"n_{part}"] for part in parts},
-        notes=(*notes, *([config["note"]] if config["note"] else [])),
+        notes=(*notes, *([config["note"]] if config["note"] else []), *damaged),
         generators=tuple(config["generators"]),
         segmenters=tuple(config["segmenters"]),
         tasks=tuple(config["tasks"]) or tuple(task["name"] for task in data["tasks"]),

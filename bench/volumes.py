@@ -365,3 +365,15 @@ def _checksum(image: NDArray[Any], label: Label | None) -> str:
     if label is not None:
         digest.update(np.ascontiguousarray(label, dtype=np.uint8).tobytes())
     return digest.hexdigest()
+
+
+def new_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A memory-mapped npy file of zeros, whose room is taken: a disk that fills up under a map
+    kills the process that writes. OSError if there is no room."""
+    array: np.memmap[Any, Any] = np.lib.format.open_memmap(
+        path, mode="w+", dtype=dtype, shape=shape
+    )
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return array

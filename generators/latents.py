@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bench.generator import State
 from bench.training import Batches
+from bench.volumes import new_array
 from generators.diffusion import make_process
 from generators.diffusion_fit import (
     VALIDATION_CASES,
@@ -56,9 +57,7 @@ def encode_all(volumes: VolumeSet, encode: Encode, path: Path) -> NDArray[np.flo
         for i in range(len(volumes)):
             z = encode(volumes, i).float().cpu().numpy()
             if i == 0:
-                stored = np.lib.format.open_memmap(
-                    temporary, mode="w+", dtype=np.float32, shape=(len(volumes), *z.shape[1:])
-                )
+                stored = new_array(temporary, np.float32, (len(volumes), *z.shape[1:]))
             stored[i] = z[0]
     stored.flush()
     os.replace(temporary, path)

@@ -34,9 +34,9 @@ class Context:
         return self.cell.spec
 
     def needed(self, role: str) -> Path:
-        """Folder of the artefacts of the cell that plays `role`."""
+        """Folder of the artefacts of the cell that plays `role`; Damaged if they are not whole."""
         key = self.cell.needs[role]
-        self.store.verify_sizes(key)
+        self.store.verify(key)
         return self.store.artefacts(key)
 
     def volumes(self, part: str) -> VolumeSet:

@@ -8,16 +8,18 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from bench.cells.context import Context
 from bench.cells.memory import PeakMemory
 from bench.device import Device
+from bench.disk import DiskRefused, refusal, refused
 from bench.errors import Interrupted
 from bench.records import Record
-from bench.store import Store
+from bench.store import Damaged, Store
 
 KINDS = {
     "prepare": "bench.cells.prepare:run",
@@ -43,14 +45,18 @@ def execute(
     device: Device,
     progress: Callable[[int, int, Any], None] = lambda step, total, scalars: None,
     stop_requested: Callable[[], bool] = lambda: False,
-) -> str:
-    """Run the cell `key` and return "done" or "failed"; what it needs must be done.
+    again: bool = False,
+) -> Literal["done", "failed", "damaged"]:
+    """Run the cell `key` and return "done", "failed" or "damaged"; what it needs must be done.
 
     A failure (an exception, a loss that is nan, a plug-in that calls sys.exit) is noted with its
     reason and traceback. KeyboardInterrupt and Interrupted pass through, noted as interrupted.
+    "damaged": a cell that this one reads was not whole; it was set aside, and both are to be run.
+    One that is done is not run, unless `again`. DiskRefused: the disk is full, read-only or gone,
+    which is no failure of the cell.
     """
     with store.attempt(key) as fresh:
-        if store.is_done(key):
+        if store.is_done(key) and not again:
             return "done"
         me = {"host": socket.gethostname(), "pid": os.getpid()}
         store.note(key, "started", **me)
@@ -71,6 +77,14 @@ def execute(
             store.note(key, "interrupted", **me, reason=str(error) or "interrupted")
             raise
         except (Exception, SystemExit) as error:
+            if problem := spoilt_input(store, key, error):
+                store.note(key, "interrupted", **me, reason=problem)
+                return "damaged"
+            if (full := refusal(error)) or isinstance(error, DiskRefused):
+                refusing = refused(store.out, full) if full else error
+                with suppress(DiskRefused):
+                    store.note(key, "interrupted", **me, reason=str(refusing))
+                raise refusing from error
             store.note(
                 key,
                 "failed",
@@ -82,6 +96,24 @@ def execute(
             return "failed"
         store.note(key, "done", **me, seconds=seconds)
         return "done"
+
+
+def spoilt_input(store: Store, key: str, error: BaseException) -> str:
+    """What of the cell's input is not whole; "" if all is. It is set aside, to be made anew.
+
+    Any failure may come of it: another process may have found the damage first and moved the files
+    away while this cell read them.
+    """
+    if isinstance(error, Damaged) and error.key == key:  # its own description
+        return ""
+    problem = ""
+    for need in store.cell(key).needs.values():
+        try:
+            store.verify(need, anew=True)
+        except Damaged as damaged:
+            store.set_aside(need)
+            problem = problem or str(damaged)
+    return problem
 
 
 def _kind(kind: str) -> Callable[[Context], list[Record]]:

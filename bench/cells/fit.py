@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from bench.cells.context import Context
+from bench.disk import save_tensors
 from bench.generator import Generator, Stage
 from bench.records import Record
 from bench.registry import GENERATORS
@@ -21,7 +22,7 @@ def run(context: Context) -> list[Record]:
             f"The fit of {stage.name} returned {type(state).__name__}, expected a dict of what "
             "sample needs."
         )
-    torch.save(_to_cpu(state), context.artefacts / "state.pt")
+    save_tensors(context.artefacts / "state.pt", _to_cpu(state))
     torch.load(context.artefacts / "state.pt", weights_only=True)  # what cannot be read fails here
     return run.records
 

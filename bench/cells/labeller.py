@@ -11,10 +11,11 @@ from torch import nn
 from bench.cells.context import Context
 from bench.cells.segmentation import build, fit_segmenter, mean_dice, predict
 from bench.datasets.tasks import Task
+from bench.disk import save_tensors
 from bench.records import Record
 from bench.run import Run
 from bench.training_config import TrainingConfig
-from bench.volumes import VolumeSet
+from bench.volumes import VolumeSet, new_array
 
 LabelMaps = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -26,7 +27,7 @@ def run(context: Context) -> list[Record]:
     task = every_label(train)
     training = TrainingConfig.model_validate(context.spec["training"])
     network = fit_segmenter(run, context.spec, task, train, val, training)
-    torch.save(network.state_dict(), context.artefacts / "state.pt")
+    save_tensors(context.artefacts / "state.pt", network.state_dict())
     scores = [
         mean_dice(predict(network, val.image(i), run), task.apply(val.label(i)), task)
         for i in range(len(val))
@@ -45,7 +46,7 @@ def write_labels(context: Context, volumes: VolumeSet, path: Path) -> LabelMaps:
     run = context.run(volumes)
     network, task = load_labeller(context, volumes, run)
     shape = (len(volumes), *volumes.grid)
-    labels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    labels = new_array(path, np.uint8, shape)
     ids = np.array([0, *(ids[0] for ids in task.classes.values())], dtype=np.uint8)
     for i in range(len(volumes)):
         labels[i] = ids[predict(network, volumes.image(i), run)]

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from bench.cells.context import Context
 from bench.cells.segmentation import class_ids, fit_segmenter, predict
 from bench.datasets.split import guard_split, seeded_order
 from bench.datasets.tasks import Task
+from bench.disk import save_tensors
 from bench.records import Record
 from bench.training_config import TrainingConfig
 from bench.volumes import VolumeSet, concatenate
@@ -34,7 +34,7 @@ def run(context: Context) -> list[Record]:
         context.artefacts / "predictions.npz", predictions=predictions, ids=test.ids
     )
     if spec["keep_weights"]:
-        torch.save(network.state_dict(), context.artefacts / "weights.pt")
+        save_tensors(context.artefacts / "weights.pt", network.state_dict())
     return [
         *case_records(task, test, predictions, spec["tolerance_mm"]),
         Record(metric="parameters", value=sum(p.numel() for p in network.parameters())),

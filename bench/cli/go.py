@@ -12,8 +12,10 @@ from types import FrameType
 from rich.console import Console
 
 from bench.cli.progress import make_watcher
-from bench.engine import Outcome
+from bench.engine import Engine, Outcome
+from bench.engine.config import EngineConfig
 from bench.engine.inline import InlineEngine
+from bench.engine.schedule import Again
 from bench.errors import Interrupted
 from bench.harness import Plan, describe, repeats, start
 from bench.store import Store
@@ -21,7 +23,7 @@ from bench.store import Store
 INTERRUPTED = 130
 
 
-def go(plan: Plan, out: Path, retry_failed: bool) -> int:
+def go(plan: Plan, out: Path, again: Again, config: EngineConfig | None = None) -> int:
     """Run the plan and return the exit code: 0 all done, 1 some cells failed, 130 interrupted."""
     console = Console()
     data = plan.data
@@ -34,13 +36,24 @@ def go(plan: Plan, out: Path, retry_failed: bool) -> int:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     with stop_on_signals() as stop:
         try:
-            with make_watcher(console, plan.cells, Store(out)) as watcher:
-                outcome = start(plan, out, InlineEngine(), watcher, stop.requested, retry_failed)
+            workers = config.workers if config else 1
+            with make_watcher(console, plan.cells, Store(out), workers) as watcher:
+                engine = make_engine(config, plan)
+                outcome = start(plan, out, engine, watcher, stop.requested, again)
         except (Interrupted, KeyboardInterrupt) as error:
             reason = str(error) or "Interrupted."
             console.print(f"{reason} Finished cells are kept.", highlight=False, markup=False)
             return INTERRUPTED
     return close(console, plan, out, outcome)
+
+
+def make_engine(config: EngineConfig | None, plan: Plan) -> Engine:
+    """This process, or the workers that were asked for."""
+    if config is None:
+        return InlineEngine()
+    from bench.engine.parsl_engine import ParslEngine
+
+    return ParslEngine(config, plan.plugins)
 
 
 def close(console: Console, plan: Plan, out: Path, outcome: Outcome) -> int:

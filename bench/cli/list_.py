@@ -107,10 +107,13 @@ def _extractor(name: str) -> str:
 def _model(name: str) -> tuple[Any, str]:
     from bench.config import RunConfig
     from bench.datasets.config import PHANTOM, DataConfig
+    from bench.engine.config import EngineConfig
     from bench.registry import EXTRACTORS, GENERATORS, SEGMENTERS
 
     if name == "run":
         return RunConfig, "run: every key of --set"
+    if name == "engine":
+        return EngineConfig, "engine: every key of an --engine FILE.yaml"
     if name == PHANTOM:
         return DataConfig, f"{name}: data.* of --set, and the fields of a --data FILE.yaml"
     for registry in (GENERATORS, SEGMENTERS):
@@ -123,7 +126,7 @@ def _model(name: str) -> tuple[Any, str]:
     from bench.presets import preset_names
 
     plugins = [*GENERATORS.names(), *GENERATORS.control_names(), *SEGMENTERS.names()]
-    known = [*KINDS, "run", *plugins, *EXTRACTORS.names(), *preset_names()]
+    known = [*KINDS, "run", "engine", *plugins, *EXTRACTORS.names(), *preset_names()]
     raise InputError(f"There is nothing named {name!r} to list: {nearest(name, known)}")
 
 

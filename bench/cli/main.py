@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from bench.cli import doctor, estimate, list_, report, run, sample, status
+from bench.cli import clean, doctor, estimate, list_, report, run, sample, status, validate
 from bench.errors import InputError
 from bench.names import complaint
 
@@ -20,6 +20,8 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("list")(list_.list_)
 app.command("status")(status.status)
+app.command("validate")(validate.validate)
+app.command("clean")(clean.clean)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("sample")(sample.sample)

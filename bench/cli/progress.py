@@ -8,58 +8,32 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from bench.plan import Cell
+from bench.remaining import Estimate, duration
 from bench.store import Store
-
-
-class Estimate:
-    """Time left, from the cells that ended: those of the same network first, of the kind next."""
-
-    def __init__(self, cells: Sequence[Cell], store: Store) -> None:
-        self._left = {cell.key: cell for cell in cells if not store.is_done(cell.key)}
-        self._seen: dict[tuple[str, ...], list[float]] = {}
-        for cell in cells:
-            result = store.result(cell.key)
-            if result is not None:
-                self._note(cell, result["seconds"])
-
-    def ended(self, cell: Cell, seconds: float | None) -> None:
-        """One cell less; `seconds` is None where it did not run to its end and tells nothing."""
-        self._left.pop(cell.key, None)
-        if seconds is not None:
-            self._note(cell, seconds)
-
-    def seconds_left(self) -> float:
-        """Sum over the cells left; nan until the first cell ended."""
-        return sum(self._guess(cell) for cell in self._left.values())
-
-    def _note(self, cell: Cell, seconds: float) -> None:
-        for group in _groups(cell):
-            self._seen.setdefault(group, []).append(seconds)
-
-    def _guess(self, cell: Cell) -> float:
-        for group in _groups(cell):
-            if group in self._seen:
-                return sum(self._seen[group]) / len(self._seen[group])
-        return float("nan")
-
-
-def _groups(cell: Cell) -> tuple[tuple[str, ...], ...]:
-    network = cell.tags.segmenter or cell.tags.generator
-    return (cell.kind, network), (cell.kind,), ()
 
 
 class Plain:
     """A line when a cell ends; for logs and pipes."""
 
-    def __init__(self, console: Console, cells: Sequence[Cell], store: Store) -> None:
+    def __init__(
+        self, console: Console, cells: Sequence[Cell], store: Store, workers: int = 1
+    ) -> None:
         self.console = console
+        self.workers = workers
         self.total = len(cells)
-        self.estimate = Estimate(cells, store)
-        self.done = sum(store.is_done(cell.key) for cell in cells)
-        self.since = 0.0
+        results = ((cell.key, store.result(cell.key)) for cell in cells)
+        done = {key: result["seconds"] for key, result in results if result is not None}
+        self.estimate = Estimate(cells, done)
+        self._ended = set(done)  # keys; a cell that is run again counts once
+        self.since: dict[str, float] = {}  # key of a cell in work -> when it began
+
+    @property
+    def done(self) -> int:
+        """Cells that need no more work."""
+        return len(self._ended)
 
     def __enter__(self) -> Plain:
         return self
@@ -73,33 +47,50 @@ class Plain:
         """Nothing to close."""
 
     def started(self, cell: Cell) -> None:
-        self.since = time.monotonic()
+        self.since[cell.key] = time.monotonic()
 
     def step(self, step: int, total: int, scalars: Mapping[str, float]) -> None:
         """Steps are for terminals."""
 
     def ended(self, cell: Cell, status: str, reason: str) -> None:
-        seconds = time.monotonic() - self.since
-        self.done += 1
+        seconds = time.monotonic() - self.since.pop(cell.key)
+        self._ended.add(cell.key)
         self.estimate.ended(cell, seconds if status == "done" else None)
-        left = duration(self.estimate.seconds_left())
+        left = duration(self._left())
         what = "" if status == "done" else f" {status.upper()}: {reason}"
         self._print(f"[{self.done}/{self.total}] {cell.title} {seconds:.1f} s, {left} left{what}")
 
     def skipped(self, cell: Cell, status: str, reason: str) -> None:
-        self.done += 1
+        self._ended.add(cell.key)
         self.estimate.ended(cell, None)
         self._print(f"[{self.done}/{self.total}] {cell.title} {status.upper()}: {reason}")
+
+    def paused(self, cell: Cell) -> None:
+        self.since.pop(cell.key, None)
+
+    def damaged(self, cell: Cell, reason: str) -> None:
+        self._ended.discard(cell.key)
+        self.estimate.opened(cell)
+        self._print(f"{cell.title} DAMAGED: {reason} It is computed again.")
+
+    def _left(self) -> float:
+        """Seconds until the run ends, if its workers are always busy."""
+        return self.estimate.seconds_left() / self.workers
 
     def _print(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class Live(Plain):
-    """Two bars, the run's and the cell's; failures stay above them."""
+    """A bar of the run and one of each cell in work; failures stay above them.
 
-    def __init__(self, console: Console, cells: Sequence[Cell], store: Store) -> None:
-        super().__init__(console, cells, store)
+    Steps are known of this process's own cell alone.
+    """
+
+    def __init__(
+        self, console: Console, cells: Sequence[Cell], store: Store, workers: int = 1
+    ) -> None:
+        super().__init__(console, cells, store, workers)
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -109,7 +100,7 @@ class Live(Plain):
             transient=True,
         )
         self.run_bar = self.bars.add_task("run", total=self.total, completed=self.done, note="")
-        self.cell_bar = self.bars.add_task("", total=None, note="")
+        self.cell_bars: dict[str, TaskID] = {}
 
     def __enter__(self) -> Live:
         self.bars.start()
@@ -125,37 +116,36 @@ class Live(Plain):
 
     def started(self, cell: Cell) -> None:
         super().started(cell)
-        self.bars.reset(self.cell_bar, total=None, description=escape(cell.title), note="")
+        if cell.key not in self.cell_bars:
+            bar = self.bars.add_task(escape(cell.title), total=None, note="")
+            self.cell_bars[cell.key] = bar
 
     def step(self, step: int, total: int, scalars: Mapping[str, float]) -> None:
-        spent = time.monotonic() - self.since
+        key, bar = next(iter(self.cell_bars.items()))
+        spent = time.monotonic() - self.since[key]
         loss = "  ".join(f"{name} {value:.3g}" for name, value in scalars.items())
         note = f"{escape(loss)}  {duration(spent / max(step, 1) * (total - step))} left"
-        self.bars.update(self.cell_bar, total=total, completed=step, note=note)
+        self.bars.update(bar, total=total, completed=step, note=note)
 
     def ended(self, cell: Cell, status: str, reason: str) -> None:
         super().ended(cell, status, reason)
+        self.bars.remove_task(self.cell_bars.pop(cell.key))
         self._show_run()
+
+    def paused(self, cell: Cell) -> None:
+        super().paused(cell)
+        if cell.key in self.cell_bars:  # else another run had it before it began
+            self.bars.remove_task(self.cell_bars.pop(cell.key))
 
     def skipped(self, cell: Cell, status: str, reason: str) -> None:
         super().skipped(cell, status, reason)
         self._show_run()
 
     def _show_run(self) -> None:
-        left = duration(self.estimate.seconds_left())
-        self.bars.update(self.run_bar, completed=self.done, note=f"{left} left")
+        note = f"{duration(self._left())} left"
+        self.bars.update(self.run_bar, completed=self.done, note=note)
 
 
-def make_watcher(console: Console, cells: Sequence[Cell], store: Store) -> Plain:
+def make_watcher(console: Console, cells: Sequence[Cell], store: Store, workers: int = 1) -> Plain:
     """Bars on a terminal, lines elsewhere."""
-    return (Live if console.is_terminal else Plain)(console, cells, store)
-
-
-def duration(seconds: float) -> str:
-    """ "?" if unknown, else such as "45 s", "12 min", "3 h 20 min"."""
-    if seconds != seconds:
-        return "?"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    return (Live if console.is_terminal else Plain)(console, cells, store, workers)

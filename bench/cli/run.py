@@ -58,9 +58,24 @@ def run(
         ),
     ] = None,
     plugin: Plugins = [],  # noqa: B006
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cells at a time, each in a process of its own (needs Parsl)."),
+    ] = None,
+    engine: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of workers, limits and batch system; see bench list engine."),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option(help="Try again the cells that failed before.")
     ] = False,
+    rerun: Annotated[
+        list[str],
+        typer.Option(
+            help="Run cells again, done or not: a pattern of titles as bench status shows them, "
+            'such as "fit ldm-vae *", or the beginning of a key. May be repeated.'
+        ),
+    ] = [],  # noqa: B006
     dry_run: Annotated[
         bool, typer.Option(help="Show what would be computed, and compute nothing.")
     ] = False,
@@ -71,6 +86,8 @@ def run(
     """
     from bench.config import resolve
     from bench.datasets.config import read_data_argument
+    from bench.engine.config import read_engine
+    from bench.engine.schedule import Again, chosen
     from bench.harness import plan_run
     from bench.registry import load_plugin
 
@@ -86,6 +103,7 @@ def run(
         preset, read_data_argument(data), settings, generators, segmenters, options, weights
     )
     plan = plan_run(config, plugin)
+    again = Again(retry_failed, chosen(plan.cells, rerun))
     name = re.sub(r"[^\w.-]+", "-", plan.data.name)  # a data set's own name may hold anything
     folder = out or Path("runs") / f"{name}-{preset}"
     if dry_run:
@@ -95,7 +113,7 @@ def run(
         return
     from bench.cli.go import go
 
-    raise typer.Exit(go(plan, folder, retry_failed))
+    raise typer.Exit(go(plan, folder, again, read_engine(engine, workers)))
 
 
 def _list(text: str | None, option: str, convert: object) -> tuple[object, ...] | None:

@@ -17,7 +17,7 @@ from bench.datasets.nifti import read_label
 from bench.datasets.prepare import prepare_case
 from bench.datasets.source import RawCase
 from bench.errors import InputError
-from bench.volumes import Label, VolumeSet
+from bench.volumes import Label, VolumeSet, new_array
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -59,7 +59,7 @@ def read_given_labels(
     found = _from_set(path, data) if (path / "set.json").is_file() else _from_files(path, data)
     names, count, given = found
     table = _translation(names or {**(data.labels or {}), **label_names}, label_names)
-    maps = np.lib.format.open_memmap(store, mode="w+", dtype=np.uint8, shape=(count, *data.grid))
+    maps = new_array(store, np.uint8, (count, *data.grid))
     ids, affines = [], []
     for k, one in enumerate(given):
         maps[k] = _translated(one, table, names, label_names)

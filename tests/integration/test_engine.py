@@ -13,22 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TOYS, Ran, finish
+from conftest import finish
+from toy_runs import Bench, Spawn, attempts, cells, statuses, tiny
 
-from bench.plan import Cell
 from bench.store import Store
-
-Bench = Callable[..., Ran]
-Spawn = Callable[..., "subprocess.Popen[str]"]
-TINY = [
-    *("run", "--plugin", TOYS, "--tasks", "liver-only", "--set", "data.cases=10"),
-    *("--set", "segmentation.training.steps=2", "--set", "labeller.training.steps=2"),
-    *("--set", "labeller.segmenter=toy-conv"),
-]
-
-
-def tiny(out: Path, generators: str, segmenters: str = "toy-conv", *more: object) -> list[object]:
-    return [*TINY, "--out", out, "--generators", generators, "--segmenters", segmenters, *more]
 
 
 @pytest.fixture(scope="module")
@@ -45,30 +33,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def out(prepared: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(prepared, tmp_path / "out"))
-
-
-def cells(out: Path) -> dict[str, Cell]:
-    """The cells of the last run by title."""
-    run = json.loads((out / "run.json").read_text())
-    return {cell.title: cell for cell in map(Cell.from_json, run["cells"])}
-
-
-def attempts(out: Path) -> dict[str, list[str]]:
-    """What happened to every cell, by title."""
-    store = Store(out)
-    return {
-        title: [row["event"] for row in store.attempts(cell.key)]
-        for title, cell in cells(out).items()
-    }
-
-
-def statuses(out: Path) -> dict[str, tuple[str, str]]:
-    """Status and reason as the leaderboard is told, by title."""
-    from bench.report import cell_rows
-
-    known = cells(out)
-    rows = cell_rows(Store(out), list(known.values()))
-    return {t: (row["status"], row["reason"]) for t, row in zip(known, rows, strict=True)}
 
 
 def table(out: Path, name: str) -> list[dict[str, str]]:

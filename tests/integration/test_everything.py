@@ -115,7 +115,7 @@ def test_medicalnet_weights_are_used_and_named(bench: Bench, tmp_path: Path) -> 
     """A file of the true form with random numbers: the path is real, the FID means nothing."""
     import torch
 
-    from bench.store import sha256
+    from bench.checksums import sha256
     from metrics.extractors.medicalnet import medicalnet_resnet50
 
     torch.manual_seed(0)

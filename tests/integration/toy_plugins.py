@@ -29,7 +29,10 @@ from bench import (
     train,
 )
 
-Fault = Literal["", "raise", "memory", "exit", "nan", "shape", "few", "endless", "label", "state"]
+Fault = Literal[
+    *("", "raise", "memory", "exit", "nan", "shape", "few", "endless", "label", "state"),
+    *("hang", "hoard", "vanish", "crash", "outside"),
+]
 
 
 class ToyConfig(GeneratorConfig):
@@ -46,6 +49,18 @@ def misbehave(fault: str) -> None:
         raise MemoryError("37 GiB")
     if fault == "exit":
         sys.exit(3)
+    if fault == "hang":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(10**6)
+    if fault == "hoard":
+        kept = []
+        while True:
+            kept.append(np.ones(4 * 2**20))  # 32 MiB that are written to
+            time.sleep(0.01)
+    if fault == "vanish":
+        os._exit(0)
+    if fault == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
 
 
 class Toy(Generator):
@@ -59,7 +74,12 @@ class Toy(Generator):
             raise RuntimeError("the gate is shut")
         if self.config.fault == "state":
             return {"function": misbehave}
-        return {"mean": torch.from_numpy(train.images().mean(axis=0))}
+        mean = torch.from_numpy(train.images().mean(axis=0))
+        if self.config.fault == "outside":
+            for path in run.folder.parents[1].glob("*/artefacts/train/images.npy"):
+                path.chmod(0o600)
+                path.write_bytes(b"mine now")
+        return {"mean": mean}
 
     def sample(self, indices: Sequence[int], run: Run) -> Iterator[Sample]:
         mean = run.state()["mean"]

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 import metrics.extractors.weights as weights_module
+from bench.checksums import sha256
 from bench.config import ScoringConfig, resolve, validate
 from bench.errors import InputError
 from bench.extractor import build_extractor, decide_extractor
 from bench.plan import DataFacts, ExtractorFacts, make_plan
 from bench.registry import EXTRACTORS, load_plugin
-from bench.store import sha256
 from metrics.extractors.texture import TextureExtractor
 from metrics.fid import fid_per_plane, plane_features
 from tests.conftest import Ran

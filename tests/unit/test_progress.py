@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Store:
 
 def test_time_left_is_told_from_cells_of_the_same_network(store: Store) -> None:
     cells = [cell("segment", i, "unet" if i < 3 else "vnet") for i in range(6)]
-    estimate = Estimate(cells, store)
+    estimate = Estimate(cells, {})
     assert math.isnan(estimate.seconds_left())
     estimate.ended(cells[0], 10.0)
     assert estimate.seconds_left() == 50.0, "all five like the one that is known"
@@ -35,7 +35,7 @@ def test_time_left_is_told_from_cells_of_the_same_network(store: Store) -> None:
 
 def test_a_cell_that_cannot_run_takes_no_time(store: Store) -> None:
     cells = [cell("fit", i) for i in range(3)]
-    estimate = Estimate(cells, store)
+    estimate = Estimate(cells, {})
     estimate.ended(cells[0], 8.0)
     estimate.ended(cells[1], None)
     assert estimate.seconds_left() == 8.0

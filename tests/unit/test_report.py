@@ -185,7 +185,8 @@ def test_nearest_pairs_are_drawn_upright(store: Store, tmp_path: Path) -> None:
             distance=np.array([0.5]),
         )
         store.finish(cell.key, fresh, [], {"seconds": 1.0, "environment": {"device": "cpu"}})
-    files = draw_pairs(store, [cell], tmp_path / "leaderboard")
+    files, damaged = draw_pairs(store, [cell], tmp_path / "leaderboard")
+    assert damaged == ()
     assert files == {"g": "nearest-g.png"}
     assert (tmp_path / "leaderboard" / "nearest-g.png").read_bytes().startswith(b"\x89PNG")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +16,8 @@ from bench.cells.execute import execute
 from bench.device import Device
 from bench.errors import InputError, Interrupted
 from bench.plan import Cell
-from bench.store import Busy, Damaged, Store, write_atomic
+from bench.sealed import read_sealed, write_atomic, write_sealed
+from bench.store import Busy, Damaged, Store
 
 CELL = Cell("fit", {"seed": 1})
 FACTS: dict[str, Any] = {"seconds": 1.0, "environment": {}}
@@ -32,11 +32,11 @@ from bench.store import Store
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 store, cell, moment = Store(sys.argv[1]), Cell("fit", {"seed": 1}), sys.argv[2]
 if moment == "hashing":
-    store_module.sha256 = die
+    store_module.sums = die
 if moment == "renaming":
     Path.rename = die
 if moment == "result":
-    store_module.write_atomic = die
+    store_module.write_sealed = die
 if moment == "replacing":
     os.replace = die
 with store.attempt(cell.key) as fresh:
@@ -139,6 +139,85 @@ def test_damage_is_found(store: Store, damage: str) -> None:
         store.verify(CELL.key)
 
 
+def flip(path: Path, byte: int, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def test_every_bit_of_a_result_is_watched(store: Store) -> None:
+    complete(store)
+    path = store.folder(CELL.key) / "result.json"
+    whole = path.read_bytes()
+    for byte in range(len(whole)):
+        flip(path, byte, byte % 8)
+        assert store.result(CELL.key) is None, f"byte {byte} of {path.read_bytes()!r}"
+        path.write_bytes(whole)
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert not store.is_done(CELL.key)
+        assert store.status(CELL.key)[0] == "damaged"
+    path.write_bytes(whole)
+    assert store.is_done(CELL.key)
+
+
+def test_a_damaged_description_of_a_cell_is_not_believed(store: Store) -> None:
+    flip(store.folder(CELL.key) / "cell.json", 150, 0)
+    with pytest.raises(Damaged, match=r"cell\.json"):
+        store.cell(CELL.key)
+    store.add(CELL)
+    assert store.cell(CELL.key) == CELL
+
+
+def test_what_is_damaged_is_set_aside_and_the_cell_waits(store: Store) -> None:
+    artefact = complete(store)
+    assert not store.set_aside(CELL.key)  # it is whole
+    flip(artefact, 3, 3)
+    with store.attempt(CELL.key):
+        assert not store.set_aside(CELL.key)  # another process has the cell
+    assert store.set_aside(CELL.key)
+    status, reason = store.status(CELL.key)
+    assert status == "damaged"
+    assert "a.bin differs" in reason
+    assert not artefact.exists()
+    aside = sorted(p.name for p in (store.folder(CELL.key) / "damaged").rglob("*") if p.is_file())
+    assert aside == ["a.bin", "result.json"]
+    complete(store)
+    assert store.status(CELL.key) == ("done", "")
+    store.verify(CELL.key)
+
+
+def test_a_verified_file_is_read_again_only_when_it_was_touched(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bench.checksums as checksums
+
+    read: list[Path] = []
+    honest = checksums.sha256
+    monkeypatch.setattr(checksums, "sha256", lambda path: read.append(path) or honest(path))
+    artefact = complete(store)
+    read.clear()
+    for _ in range(3):
+        store.verify(CELL.key)
+    assert read == [artefact]
+    store.verify(CELL.key, anew=True)
+    assert read == [artefact] * 2
+    os.utime(artefact)
+    store.verify(CELL.key)
+    assert read == [artefact] * 3
+
+
+def test_another_attempt_at_a_done_cell_takes_its_place(store: Store) -> None:
+    complete(store, b"earlier")
+    break_off(store)
+    artefact = store.artefacts(CELL.key) / "deep" / "a.bin"
+    assert artefact.read_bytes() == b"earlier"
+    complete(store, b"later")
+    assert artefact.read_bytes() == b"later"
+    store.verify(CELL.key)
+    assert not (store.folder(CELL.key) / "artefacts.old").exists()
+
+
 def test_a_failed_attempt_never_hides_a_result(store: Store) -> None:
     complete(store)
     store.note(CELL.key, "started", host="h", pid=1)
@@ -159,7 +238,7 @@ def test_executing_a_done_cell_again_does_nothing(store: Store) -> None:
 def test_a_result_of_another_version_is_none(store: Store) -> None:
     complete(store)
     path = store.folder(CELL.key) / "result.json"
-    write_atomic(path, json.dumps(json.loads(path.read_text()) | {"version": 0}))
+    write_sealed(path, read_sealed(path) | {"version": 0})
     assert store.result(CELL.key) is None
     assert store.status(CELL.key) == ("waiting", "")
 

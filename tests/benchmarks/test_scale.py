@@ -1,0 +1,95 @@
+"""Forty thousand cells: planned, shown and reported in seconds; and what the store costs a cell."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.plan import Cell
+from bench.store import Store
+
+PLANNING = """
+import json, resource, sys, time
+sys.path.insert(0, sys.argv[1])
+from large_plan import plan, register
+register()
+start = time.process_time()
+cells = plan().cells
+keys = {cell.key for cell in cells}
+told = {
+    "seconds": time.process_time() - start,
+    "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    "cells": len(cells),
+    "keys": len(keys),
+    "torch": "torch" in sys.modules,
+}
+print(json.dumps(told))
+"""
+
+
+def test_forty_thousand_cells_are_planned_in_ten_seconds_and_500_mb() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", PLANNING, str(Path(__file__).parent)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    told = json.loads(ran.stdout)
+    print(told)
+    assert told["cells"] == told["keys"] > 40_000
+    assert told["seconds"] < 10
+    assert told["memory_mb"] < 500
+
+
+def test_the_store_costs_a_cell_less_than_20_ms(benchmark: Any, tmp_path: Path) -> None:
+    """Processor time of all that is not the cell's own work; a disk's own waits come on top."""
+    benchmark._timer = time.thread_time
+    store, numbers = Store(tmp_path), iter(range(10**6))
+    store.prepare_folder()
+    facts: dict[str, Any] = {"seconds": 1.0, "environment": {}}
+
+    def one_cell() -> None:
+        cell = Cell("fit", {"seed": next(numbers)})
+        store.add(cell)
+        with store.attempt(cell.key) as fresh:
+            store.note(cell.key, "started", host="h", pid=1)
+            (fresh / "state.pt").write_bytes(b"0" * 100_000)
+            store.finish(cell.key, fresh, [{"metric": "loss", "value": 0.5}] * 50, facts)
+            store.note(cell.key, "done")
+        store.verify(cell.key)
+        assert store.status(cell.key)[0] == "done"
+
+    benchmark.pedantic(one_cell, rounds=50, warmup_rounds=5)
+    assert np.median(benchmark.stats.stats.data) < 0.020
+
+
+@pytest.mark.long
+def test_status_and_report_of_forty_thousand_cells_take_ten_seconds(tmp_path: Path) -> None:
+    from large_plan import fill, plan, register
+
+    from bench.harness import describe
+    from bench.report import report
+    from bench.states import cell_states, summary
+
+    register()
+    planned = plan()
+    store = Store(tmp_path / "out")
+    fill(store, planned.cells)
+    start = time.process_time()
+    states = cell_states(store, planned.cells)
+    told = summary(planned.cells, states)
+    status_s = time.process_time() - start
+    assert told["done"] == len(planned.cells) > 40_000
+    start = time.process_time()
+    report(store, json.loads(json.dumps(describe(planned))))
+    report_s = time.process_time() - start
+    print({"status_s": status_s, "report_s": report_s, "cells": len(planned.cells)})
+    assert status_s < 10
+    assert report_s < 10
