@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -41,9 +42,12 @@ class Device(Frozen):
         # It announces its precision anew for every cell, between the lines of progress.
         logging.getLogger("lightning_utilities.core.rank_zero").setLevel(logging.WARNING)
         logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
-        fabric = Fabric(
-            accelerator=self.accelerator, devices=1, precision=self.resolved_precision()
-        )
+        with warnings.catch_warnings():
+            # One device needs no srun, on a cluster or off.
+            warnings.filterwarnings("ignore", message="The `srun` command is available")
+            fabric = Fabric(
+                accelerator=self.accelerator, devices=1, precision=self.resolved_precision()
+            )
         fabric.launch()
         return fabric
 

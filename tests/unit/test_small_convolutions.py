@@ -16,11 +16,18 @@ SIDES = [
     (2, 2, (2, 2, 2)),
     (2, 2, (4, 6, 4)),
     (1, 1, (8, 8, 8)),
+    (4, 1, (2, 24, 16)),  # thin slabs, as HA-GAN learns from
+    (4, 2, (2, 24, 16)),
+    (4, 1, (3, 24, 16)),
+    (4, 1, (24, 16, 2)),
 ]
 
 
 def gradients(network: nn.Module, x: Tensor, bf16: bool) -> list[Tensor]:
     network.zero_grad()
+    # Whatever is not written to shall be nan.
+    freed = [torch.full((n,), torch.nan) for n in (4096, 13824, 32768) for _ in range(32)]
+    del freed
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         loss = network(x).float().square().mean()
     loss.backward()
@@ -45,6 +52,18 @@ def test_gradients_are_those_of_float32(
     for _ in range(3):  # uninitialised memory is another number each time
         for mine, true in zip(gradients(guarded, x, bf16=True), exact, strict=True):
             assert float((mine - true).norm() / true.norm()) < 0.02
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("padding", [2, "same"])
+def test_wide_kernels_on_thin_volumes_too(depth: int, padding: int | str) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv3d(16, 32, 5, padding=padding)
+    x = torch.randn(4, 16, depth, 12, 8)
+    exact = gradients(layer, x, bf16=False)
+    keep_small_in_float32(layer)
+    for mine, true in zip(gradients(layer, x, bf16=True), exact, strict=True):
+        assert float((mine - true).norm() / true.norm()) < 0.02
 
 
 def test_small_layers_leave_autocast_and_large_ones_stay() -> None:
