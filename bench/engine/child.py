@@ -6,6 +6,7 @@ begins at once.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -27,6 +28,7 @@ from bench.engine.order import Ended, Limits, Order
 from bench.store import Busy, Store
 
 POLL_S = 0.2
+_PR_SET_PDEATHSIG = 1
 GRACE_S = 20.0
 """Between asking a cell to stop and killing it: time for a checkpoint."""
 
@@ -38,6 +40,7 @@ def carry_out(order: dict[str, Any]) -> tuple[str, str]:
     a word is "lost", unless the kernel killed it for want of memory.
     """
     asked = Order.from_json(order)
+    _die_with_pool()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["bench.engine.preload"])
     killed = kills_for_memory()
@@ -57,6 +60,16 @@ def carry_out(order: dict[str, Any]) -> tuple[str, str]:
     if not reason:
         return Ended("lost", f"the cell's process ended with code {process.exitcode}")
     return _note_failure(asked, process.pid, reason)
+
+
+def _die_with_pool() -> None:
+    """Have the system kill this worker when the pool that started it dies.
+
+    Parsl's worker asks whether the pool's process number is in use, which that of a dead process
+    is until somebody waits for it: in many containers, for ever.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _note_failure(asked: Order, pid: int | None, reason: str) -> Ended:
