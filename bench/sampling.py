@@ -227,4 +227,7 @@ def _undamaged() -> Iterator[None]:
     try:
         yield
     except Damaged as error:
-        raise InputError(str(error)) from error
+        raise InputError(
+            f"{str(error).rstrip('.')}; give bench validate --set-aside the run's folder, then the "
+            "run's command again."
+        ) from error

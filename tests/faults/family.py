@@ -20,7 +20,8 @@ class Family:
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-        return start(*arguments, **{MARK: self.name}, **environment)
+        # Parsl's titles of processes would lie over the environment that /proc shows.
+        return start(*arguments, **{MARK: self.name, "SPT_NOENV": "1"}, **environment)
 
     def members(self) -> list[psutil.Process]:
         """Those that run now: the command itself, Parsl's, workers, servers and cells."""

@@ -26,7 +26,7 @@ RUN = (
 ENGINES: dict[str, tuple[str, ...]] = {"inline": (), "workers": ("--workers", "2")}
 TARGETS = {
     "driver": "bench.cli.main",
-    "interchange": "interchange.py",
+    "interchange": "interchange",  # its script, or the title that it gives itself
     "pool": "process_worker_pool",
     "worker": "multiprocessing.spawn",
     "cell": "multiprocessing.forkserver",  # cells look like the server that they are forked from

@@ -20,6 +20,7 @@ from hypothesis.extra.numpy import arrays
 from nifti_folders import write_folder
 
 from bench.cells.execute import execute
+from bench.checksums import sums
 from bench.config import resolve
 from bench.datasets import DataConfig, open_source
 from bench.datasets.fresh import fresh_phantom
@@ -31,6 +32,7 @@ from bench.generator import Generator, GeneratorConfig, register_generator
 from bench.harness import plan_run
 from bench.registry import GENERATORS
 from bench.run import Run
+from bench.sealed import read_sealed, write_sealed
 from bench.store import Store
 from bench.volumes import Sample, VolumeSet
 from generators.controls.degraded import permute_blocks
@@ -397,6 +399,8 @@ def test_a_test_case_among_those_shown_fails_the_cell(tmp_path: Path, part: str)
     tested = VolumeSet.open(folder / "test").ids[0]
     path = folder / part / "set.json"
     path.write_text(path.read_text().replace(VolumeSet.open(folder / part).ids[0], tested))
+    result = store.folder(prepared.key) / "result.json"  # as if the cell itself had erred
+    write_sealed(result, read_sealed(result) | {"artefacts": sums(folder)})
     store.add(sample)
     assert execute(store, sample.key, Device()) == "failed"
     first, second = sorted((part, "test"), key=["train", "test", "held"].index)
