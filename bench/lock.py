@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -100,14 +101,16 @@ class Lock:
             mine.unlink(missing_ok=True)
 
     def _bury(self) -> None:
-        """Take a dead owner's file away; one that a living rival put there meanwhile goes back."""
-        grave = Lock(self.path.with_name(f"{self.path.name}.{self._me['host']}.{os.getpid()}.dead"))
-        with suppress(FileNotFoundError):
-            self.path.rename(grave.path)
-        if grave.held():
-            with suppress(FileExistsError):
-                os.link(grave.path, self.path)
-        grave.path.unlink(missing_ok=True)
+        """Take a dead owner's file away.
+
+        Of all who saw it only one may, or one of them would take away what a quicker one has put
+        there: who has locked the file itself, and finds it to be the same and still a dead owner's.
+        """
+        with suppress(FileNotFoundError), self.path.open("r+b") as dead:
+            with suppress(OSError):  # a file system without such locks
+                fcntl.flock(dead, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(dead.fileno()), self.path.stat()) and not self.held():
+                self.path.unlink()
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
