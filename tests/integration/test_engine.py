@@ -55,7 +55,7 @@ def test_image_only_generators_are_labelled_and_all_cells_end_well(bench: Bench,
     assert bench("report", out).code == 0
     assert (out / "leaderboard" / "leaderboard.md").read_text() == page
     told = bench("status", out)
-    assert f"{len(cells(out))} of {len(cells(out))} cells are done." in told.out
+    assert f"{len(cells(out))} of {len(cells(out))} cells are done, in " in told.out
     # The same command again does no work.
     before = attempts(out)
     assert bench(*tiny(out, "toy-plain,toy-joint")).code == 0
