@@ -109,6 +109,7 @@ class Checkpoints:
     best: Path
     belongs_to: Mapping[str, Any]
     minutes: float  # between two checkpoints
+    writes: bool = True  # of several processes that train together, one does
     step: int = 0  # of the last checkpoint on the disk; 0 where there is none
     waiting: dict[str, Any] | None = None  # a best state that the disk had no room for
     _tried: float = field(default_factory=lambda: time.monotonic())
@@ -129,7 +130,7 @@ class Checkpoints:
 
     def due(self, seconds: float | None = None) -> bool:
         """Whether the last try is `seconds` ago, by default the time between checkpoints."""
-        return time.monotonic() - self._tried > (seconds or 60 * self.minutes)
+        return self.writes and time.monotonic() - self._tried > (seconds or 60 * self.minutes)
 
     def save(self, fit: Fit) -> bool:
         """Write the last state; False, with a warning, if the disk refuses.
@@ -137,6 +138,8 @@ class Checkpoints:
         Diverged if a weight is not finite: the earlier checkpoint stays.
         """
         require_finite_weights(fit)
+        if not self.writes:
+            return True
         self._tried = time.monotonic()
         try:
             if (
@@ -159,6 +162,8 @@ class Checkpoints:
     def save_best(self, fit: Fit) -> None:
         """Keep the networks as they are now; in memory until the disk has room for them."""
         require_finite_weights(fit)
+        if not self.writes:
+            return
         facts, networks = {"step": fit.step, "score": fit.best_score}, fit.kept()
         try:
             _write(self.best, {**facts, "networks": networks})

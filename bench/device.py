@@ -33,11 +33,16 @@ class Device(Frozen):
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
         "auto", description="of networks in training; channels_last on a CUDA GPU, else contiguous"
     )
+    devices: int = Field(
+        1, ge=1, description="GPUs, or processes of a CPU, that train one network together"
+    )
     checkpoint_minutes: float = Field(10.0, gt=0, description="time between a fit's checkpoints")
 
-    def fabric(self) -> Fabric:
-        """A Fabric on one device with the resolved precision."""
+    def fabric(self, rank: int = 0, world: int = 1) -> Fabric:
+        """A Fabric with the resolved precision, on one device: of several, that of `rank`."""
         from lightning_fabric import Fabric
+
+        from bench.ranks import Member
 
         # It announces its precision anew for every cell, between the lines of progress.
         logging.getLogger("lightning_utilities.core.rank_zero").setLevel(logging.WARNING)
@@ -46,7 +51,10 @@ class Device(Frozen):
             # One device needs no srun, on a cluster or off.
             warnings.filterwarnings("ignore", message="The `srun` command is available")
             fabric = Fabric(
-                accelerator=self.accelerator, devices=1, precision=self.resolved_precision()
+                accelerator=self.accelerator,
+                devices=world,
+                strategy="auto" if world == 1 else Member(rank, world).strategy(),
+                precision=self.resolved_precision(),
             )
         fabric.launch()
         return fabric
@@ -69,8 +77,15 @@ class Device(Frozen):
         if self.threads:
             torch.set_num_threads(self.threads)
 
+    def share_threads(self, among: int) -> Device:
+        """The setting of each of several processes that share this one's CPU threads."""
+        import torch
+
+        threads = self.threads or torch.get_num_threads()
+        return self.model_copy(update={"threads": max(1, threads // among)})
+
     def check(self) -> None:
-        """InputError if this machine has no such device."""
+        """InputError if this machine has no such device, or not as many."""
         try:
             self.fabric()
         except Exception as error:  # Fabric's own types differ between accelerators
@@ -85,7 +100,7 @@ class Device(Frozen):
             return self.precision
         import torch
 
-        if self._cuda():
+        if self.on_cuda():
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
             fast = self.precision == "fast" and torch.cpu._is_avx512_bf16_supported()
@@ -95,9 +110,10 @@ class Device(Frozen):
         """What "auto" means on this machine: see docs/adr/0010-memory-format.md for the CPU."""
         if self.memory_format != "auto":
             return self.memory_format
-        return "channels_last" if self._cuda() else "contiguous"
+        return "channels_last" if self.on_cuda() else "contiguous"
 
-    def _cuda(self) -> bool:
+    def on_cuda(self) -> bool:
+        """Whether networks run on a CUDA GPU."""
         import torch
 
         return self.accelerator in ("auto", "cuda") and torch.cuda.is_available()

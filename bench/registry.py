@@ -266,6 +266,12 @@ EXTRACTORS: Registry[Any] = Registry(
 )
 
 
+def plugin_files() -> tuple[Path, ...]:
+    """The files whose plug-ins this process knows, for another that is to know the same."""
+    files = (registry._files.values() for registry in (GENERATORS, SEGMENTERS, EXTRACTORS))
+    return tuple(dict.fromkeys(file for each in files for file in each))
+
+
 def load_plugin(path: Path) -> None:
     """Import a plug-in file; its decorators register what it defines."""
     path = path.resolve()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bench.device import Device
+from bench.ranks import ALONE, Ranks
 from bench.records import Record
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Run:
     progress: Progress = _silent
     stop_requested: Callable[[], bool] = lambda: False
     sets: Mapping[str, VolumeSet] = field(default_factory=dict)
+    ranks: Ranks = ALONE  # of a cell that trains on several devices
     records: list[Record] = field(default_factory=list)  # what the plug-in measured of itself
 
     def record(self, metric: str, value: float, label: str = "") -> None:
@@ -61,7 +63,7 @@ class Run:
     @cached_property
     def fabric(self) -> Fabric:
         """Lightning Fabric: device and precision of every network in this cell."""
-        return self.device_setting.fabric()
+        return self.device_setting.fabric(self.ranks.rank, self.ranks.world)
 
     @property
     def device(self) -> torch.device:

@@ -33,6 +33,8 @@ def cell_states(store: Store, cells: Sequence[Cell]) -> list[CellState]:
     for cell in cells:
         standing, title = store.standing(cell.key), cell.title
         status, reason = str(standing.status), standing.reason
+        if status == "done" and store.in_work(cell.key):
+            status, reason = "running", "done before, and run again now"
         needs = [lost[key] for key in cell.needs.values() if key in lost]
         if needs and status not in ("done", "running", "failed"):
             status, reason = "blocked", needs[0]

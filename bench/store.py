@@ -159,7 +159,7 @@ class Store:
         last = attempts[-1] if attempts else {}
         facts = {"host": last.get("host", ""), "pid": last.get("pid", 0)}
         facts["since"] = last.get("time", "")
-        if Lock(self.folder(key) / "lock").held():
+        if self.in_work(key):
             return Standing("running", **facts)
         if problem:
             return Standing("damaged", problem, **facts)
@@ -170,6 +170,11 @@ class Store:
             reason = f"stopped without a word on {last['host']}, process {last['pid']}"
             return Standing("interrupted", reason, **facts)
         return Standing(event, last.get("reason", ""), seconds=last.get("seconds", 0.0), **facts)
+
+    def in_work(self, key: str) -> bool:
+        """Whether a living process works on the cell, be it done or not."""
+        path = self.folder(key) / "lock"
+        return path.exists() and Lock(path).held()
 
     @contextmanager
     def attempt(self, key: str) -> Iterator[Path]:

@@ -101,11 +101,13 @@ def train(
     """
     _require_score(config, validate, select)
     fit = _prepare(run, networks, optimizers, average, config)
+    folder = (run.ranks.folder or run.folder) / "resume"
     checkpoints = Checkpoints(
-        last=run.folder / "resume" / f"{name}.pt",
-        best=run.folder / "resume" / f"{name}.best.pt",
+        last=folder / f"{name}.pt",
+        best=folder / f"{name}.best.pt",
         belongs_to=describe(config, networks, run.seed),
         minutes=run.device_setting.checkpoint_minutes,
+        writes=run.ranks.leads,
     )
     checkpoints.load(fit, run.device)
     with Curve(run.folder / f"{name}.csv", fit.step) as curve:
@@ -113,7 +115,7 @@ def train(
             try:
                 scalars = _step(run, fit, losses, batch, config)
                 if _due(fit.step, config):
-                    scores = _validate(fit, validate)
+                    scores = run.ranks.told(lambda: _validate(fit, validate))
                     _improve(fit, scores, select if validate else None, config, checkpoints)
                     scalars |= scores
                     _preview(run, fit, preview, name)
@@ -123,9 +125,10 @@ def train(
             except Diverged as error:
                 raise Diverged(f"{error} ({checkpoints.kept()}).") from None
     _record(run, fit, config, name)
-    if config.keep == "best" and fit.best_step != fit.step:
-        return checkpoints.best_networks(run.device)
-    return fit.kept()
+    best = config.keep == "best" and fit.best_step != fit.step
+    return run.ranks.same(
+        lambda: checkpoints.best_networks(run.device) if best else fit.kept(), fit.kept()
+    )
 
 
 def _require_score(config: TrainingConfig, validate: Validate | None, select: str | None) -> None:
@@ -173,8 +176,9 @@ def _lay_channels_last(network: nn.Module) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
 
-def _seed_step(seed: int, step: int) -> None:
-    mixed = np.random.SeedSequence([seed, step]).generate_state(3, np.uint32)
+def _seed_step(seed: int, step: int, rank: int = 0) -> None:
+    entropy = [seed, step, rank] if rank else [seed, step]
+    mixed = np.random.SeedSequence(entropy).generate_state(3, np.uint32)
     torch.manual_seed(int(mixed[0]) << 31 | int(mixed[1]) >> 1)
     np.random.seed(mixed[2])  # noqa: NPY002 - libraries that plug-ins use still draw from it
     random.seed(int(mixed[2]))
@@ -188,15 +192,18 @@ def _step(
     for optimizer in fit.optimizers.values():
         set_learning_rate(optimizer, config, fit.step)
     scalars: dict[str, float] = {}
-    data = batch(fit.step)
+    data, weight = run.ranks.share(batch(fit.step), config.batch_size)
+    if run.ranks.rank:  # noise of its own; the leader's is that of a fit on one device
+        _seed_step(run.seed, fit.step, run.ranks.rank)
     with run.autocast():
         for name, loss in losses(fit.networks, data):
-            value = float(loss.detach())
+            value = run.ranks.mean(float(loss.detach()), weight)
             fit.watch.see(name, value, fit.step)
             optimizer = fit.optimizers[name]
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(run.device.type, enabled=False):
                 run.fabric.backward(loss)
+            run.ranks.average_gradients(optimizer, weight)
             norm = clip(optimizer, config.clip_norm)
             require_finite(norm, f"gradient norm of {name!r}", fit.step)
             optimizer.step()
@@ -205,6 +212,7 @@ def _step(
             scalars[f"loss/{name}"] = value
             scalars[f"grad_norm/{name}"] = norm
             scalars[f"lr/{name}"] = optimizer.param_groups[0]["lr"]
+    run.ranks.follow(fit.networks.values())
     for key, averaged in fit.averages.items():
         averaged.update_parameters(fit.networks[key])
     fit.step += 1
@@ -271,7 +279,7 @@ def _improve(
 
 
 def _preview(run: Run, fit: Fit, preview: Preview | None, name: str) -> None:
-    if preview is None:
+    if preview is None or not run.ranks.leads:
         return
     path = run.folder / "previews" / f"{name}-{fit.step:06d}.png"
     try:
@@ -292,7 +300,7 @@ WORTH_KEEPING_S = 60.0
 def _checkpoint(run: Run, fit: Fit, checkpoints: Checkpoints, config: TrainingConfig) -> None:
     """Save by time, at the end of a long fit, and where the run is to stop: then Interrupted."""
     ended = fit.ended(config)
-    if run.stop_requested() and not ended:
+    if run.ranks.any(run.stop_requested()) and not ended:
         saved = checkpoints.save(fit)
         raise Interrupted(
             f"Stopped at step {fit.step} of {config.steps}; run again to go on"

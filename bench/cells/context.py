@@ -11,6 +11,7 @@ from bench.datasets.split import guard_sets
 from bench.device import Device
 from bench.errors import Interrupted
 from bench.plan import Cell
+from bench.ranks import ALONE, Ranks
 from bench.store import Store
 from bench.volumes import VolumeSet
 
@@ -28,6 +29,7 @@ class Context:
     device: Device
     progress: Progress
     stop_requested: Callable[[], bool]
+    ranks: Ranks = ALONE  # where several devices train this cell together
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -88,7 +90,7 @@ class Context:
         }
         return Run(
             seed=seed,
-            folder=self.store.work(self.cell.key),
+            folder=self.store.work(self.cell.key) if self.ranks.leads else self.artefacts,
             grid=volumes.grid,
             label_names=volumes.label_names,
             device_setting=self.device,
@@ -96,4 +98,5 @@ class Context:
             progress=self.progress,
             stop_requested=self.stop_requested,
             sets=self._visible(held),
+            ranks=self.ranks,
         )

@@ -20,6 +20,7 @@ from bench.disk import DiskRefused, refusal, refused
 from bench.errors import Interrupted
 from bench.records import Record
 from bench.store import Damaged, Store
+from bench.together import together
 
 KINDS = {
     "prepare": "bench.cells.prepare:run",
@@ -64,8 +65,8 @@ def execute(
         try:
             device.use_threads()
             context = Context(store.cell(key), store, fresh, device, progress, stop_requested)
-            with PeakMemory() as memory:
-                records = _kind(context.cell.kind)(context)
+            with PeakMemory() as memory, together(context) as leader:
+                records = _kind(context.cell.kind)(leader)
             seconds = time.perf_counter() - start
             facts = {
                 "seconds": seconds,
@@ -149,6 +150,7 @@ def environment(device: Device) -> dict[str, str]:
         "precision": device.resolved_precision(),
         "memory_format": device.resolved_memory_format(),
         "threads": str(torch.get_num_threads()),
+        "devices": str(device.devices),
         "device": device.name(),
         **{name: version(name) for name in libraries},
     }

@@ -9,22 +9,27 @@ from bench.disk import save_tensors
 from bench.generator import Generator, Stage
 from bench.records import Record
 from bench.registry import GENERATORS
+from bench.run import Run
 
 
 def run(context: Context) -> list[Record]:
     """Leaves ``state.pt``, what the stage returned."""
-    stage = _stage(context)
-    train, val = context.volumes("train"), context.volumes("val")
-    run = context.run(train)
-    state = stage.fit(train, val, run)
+    state, run = train(context)
     if not isinstance(state, dict):
         raise TypeError(
-            f"The fit of {stage.name} returned {type(state).__name__}, expected a dict of what "
-            "sample needs."
+            f"The fit of {context.spec['stage']} returned {type(state).__name__}, expected a dict "
+            "of what sample needs."
         )
     save_tensors(context.artefacts / "state.pt", _to_cpu(state))
     torch.load(context.artefacts / "state.pt", weights_only=True)  # what cannot be read fails here
     return run.records
+
+
+def train(context: Context) -> tuple[object, Run]:
+    """What the stage's fit returned, and the run that holds what it measured of itself."""
+    train_set, val = context.volumes("train"), context.volumes("val")
+    run = context.run(train_set)
+    return _stage(context).fit(train_set, val, run), run
 
 
 def _stage(context: Context) -> Stage:

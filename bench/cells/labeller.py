@@ -22,17 +22,24 @@ LabelMaps = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 def run(context: Context) -> list[Record]:
     """Leaves ``state.pt``; records its Dice on the validation cases."""
-    train, val = context.volumes("train"), context.volumes("val")
-    run = context.run(train)
-    task = every_label(train)
-    training = TrainingConfig.model_validate(context.spec["training"])
-    network = fit_segmenter(run, context.spec, task, train, val, training)
+    network, run = train(context)
+    val = context.volumes("val")
+    task = every_label(val)
     save_tensors(context.artefacts / "state.pt", network.state_dict())
     scores = [
         mean_dice(predict(network, val.image(i), run), task.apply(val.label(i)), task)
         for i in range(len(val))
     ]
     return [Record(metric="labeller_dice", value=float(np.nanmean(scores)))]
+
+
+def train(context: Context) -> tuple[nn.Module, Run]:
+    """The segmenter of all labels, fitted on the real training cases, and its run."""
+    train_set, val = context.volumes("train"), context.volumes("val")
+    run = context.run(train_set)
+    training = TrainingConfig.model_validate(context.spec["training"])
+    task = every_label(train_set)
+    return fit_segmenter(run, context.spec, task, train_set, val, training), run
 
 
 def label(context: Context) -> list[Record]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from bench.cells.context import Context
 from bench.cells.segmentation import class_ids, fit_segmenter, predict
@@ -14,6 +15,7 @@ from bench.datasets.split import guard_split, seeded_order
 from bench.datasets.tasks import Task
 from bench.disk import save_tensors
 from bench.records import Record
+from bench.run import Run
 from bench.training_config import TrainingConfig
 from bench.volumes import VolumeSet, concatenate
 from metrics.segmentation import COUNTS, METRICS, segmentation_scores
@@ -23,12 +25,8 @@ def run(context: Context) -> list[Record]:
     """Leaves the predictions on the test cases; records every score per case and class."""
     spec = context.spec
     task = Task.model_validate(spec["task"])
-    val, test = context.volumes("val"), context.volumes("test")
-    arm = arm_volumes(context)
-    guard_split(arm.ids, val.ids, test.ids)
-    training = _training(context, len(arm))
-    run = context.run(test)
-    network = fit_segmenter(run, spec, task, arm, val, training)
+    test = context.volumes("test")
+    network, run = train(context)
     predictions = np.stack([predict(network, test.image(i), run) for i in range(len(test))])
     np.savez_compressed(
         context.artefacts / "predictions.npz", predictions=predictions, ids=test.ids
@@ -40,6 +38,17 @@ def run(context: Context) -> list[Record]:
         Record(metric="parameters", value=sum(p.numel() for p in network.parameters())),
         *run.records,
     ]
+
+
+def train(context: Context) -> tuple[nn.Module, Run]:
+    """The segmenter, fitted on the arm, and its run."""
+    val, test = context.volumes("val"), context.volumes("test")
+    arm = arm_volumes(context)
+    guard_split(arm.ids, val.ids, test.ids)
+    run = context.run(test)
+    training = _training(context, len(arm))
+    task = Task.model_validate(context.spec["task"])
+    return fit_segmenter(run, context.spec, task, arm, val, training), run
 
 
 def arm_volumes(context: Context) -> VolumeSet:

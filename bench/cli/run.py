@@ -66,6 +66,12 @@ def run(
         Path | None,
         typer.Option(help="YAML file of workers, limits and batch system; see bench list engine."),
     ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="GPUs, or processes of a CPU, that train one network; also device.devices."
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option(help="Try again the cells that failed before.")
     ] = False,
@@ -99,6 +105,8 @@ def run(
         "real": _list(real, "--real", lambda text: text if text == "all" else int(text)),
         "ratio": _list(ratio, "--ratio", float),
     }
+    if devices is not None:
+        settings = [*settings, f"device.devices={devices}"]
     config = resolve(
         preset, read_data_argument(data), settings, generators, segmenters, options, weights
     )

@@ -6,7 +6,6 @@ begins at once.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -26,9 +25,9 @@ import psutil
 from bench.disk import DiskRefused
 from bench.engine.order import Ended, Limits, Order
 from bench.store import Busy, Store
+from bench.together import die_with_parent
 
 POLL_S = 0.2
-_PR_SET_PDEATHSIG = 1
 GRACE_S = 20.0
 """Between asking a cell to stop and killing it: time for a checkpoint."""
 
@@ -40,7 +39,9 @@ def carry_out(order: dict[str, Any]) -> tuple[str, str]:
     a word is "lost", unless the kernel killed it for want of memory.
     """
     asked = Order.from_json(order)
-    _die_with_pool()
+    # Parsl's worker asks whether the pool's process number is in use, which that of a dead process
+    # is until somebody waits for it: in many containers, for ever.
+    die_with_parent()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["bench.engine.preload"])
     killed = kills_for_memory()
@@ -62,16 +63,6 @@ def carry_out(order: dict[str, Any]) -> tuple[str, str]:
     return _note_failure(asked, process.pid, reason)
 
 
-def _die_with_pool() -> None:
-    """Have the system kill this worker when the pool that started it dies.
-
-    Parsl's worker asks whether the pool's process number is in use, which that of a dead process
-    is until somebody waits for it: in many containers, for ever.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _note_failure(asked: Order, pid: int | None, reason: str) -> Ended:
     try:
         Store(asked.out).note(
@@ -90,8 +81,8 @@ def _work(order: dict[str, Any], speak: Connection) -> None:
     signal.signal(signal.SIGTERM, stop.ask)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the driver, which sends SIGTERM
     if asked.gpus:
-        rank = int(os.environ.get("PARSL_WORKER_RANK", "0"))
-        os.environ["CUDA_VISIBLE_DEVICES"] = asked.gpus[rank % len(asked.gpus)]
+        worker = int(os.environ.get("PARSL_WORKER_RANK", "0"))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own_gpus(asked, worker))
     speak.send(tuple(_execute(asked, stop)))
     os._exit(0)  # nothing that a plug-in left running may hold the process
 
@@ -117,6 +108,13 @@ def _execute(asked: Order, stop: _Stop) -> Ended:
         return Ended("refused", str(error))
     except Exception as error:  # before the cell began: a plug-in's file that this host lacks
         return _note_failure(asked, os.getpid(), reason(error))
+
+
+def own_gpus(order: Order, worker: int) -> list[str]:
+    """The GPUs of one worker: as many as a cell trains on, its own while there are enough."""
+    devices = min(int(order.device["devices"]), len(order.gpus))
+    first = worker * devices
+    return [order.gpus[(first + n) % len(order.gpus)] for n in range(devices)]
 
 
 class _Stop:

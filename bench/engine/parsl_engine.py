@@ -49,6 +49,7 @@ class ParslEngine:
 
         Interrupted once a stop is asked for, when the cells in work have written their checkpoints.
         """
+        _require_gpus(self.config, device)
         schedule = Schedule(store, cells, watcher, again)
         device = device.model_copy(update={"threads": self._threads(device)})
         driver = _Driver(self.config, store, schedule)
@@ -90,6 +91,17 @@ class ParslEngine:
         if device.threads or self.config.provider == "slurm":
             return device.threads
         return max(1, len(os.sched_getaffinity(0)) // self.config.workers)
+
+
+def _require_gpus(config: EngineConfig, device: Device) -> None:
+    """InputError if a cell is to train on more GPUs than a worker, or a job, has."""
+    slurm = config.provider == "slurm"
+    there = config.slurm.gpus if slurm else len(gpus(config))
+    if there and device.devices > there:
+        what = "slurm.gpus" if slurm else "the number of GPUs"
+        raise InputError(
+            f"device.devices is {device.devices}, more than {what}, {there}; lower it."
+        )
 
 
 class _Driver:

@@ -170,3 +170,32 @@ def test_a_driver_that_is_asked_to_stop_leaves_checkpoints_and_no_process(
 
 def described(curve: Path) -> str:
     return (curve.parents[1] / "cell.json").read_text()
+
+
+QUICK = ("run", "--generators", "all", "--segmenters", "all", "--set", "device.threads=1")
+
+
+@pytest.mark.long
+def test_the_quick_run_survives_three_kills(tmp_path: Path) -> None:
+    """The true one: five generators, five segmenters, four tasks, on the phantom."""
+    calm, out, family = tmp_path / "calm", tmp_path / "out", Family()
+    command = (*QUICK, "--workers", "2")
+    since = time.monotonic()
+    ran = finish(start(*command, "--out", calm), 3600)
+    assert ran.code == 0, ran.out + ran.err
+    seconds, chance = time.monotonic() - since, random.Random(3)
+    for target in ("everything", "driver", "everything"):
+        process = family.start(*command, "--out", out)
+        moment = seconds * chance.uniform(0.1, 0.4)
+        time.sleep(moment)
+        known = cells(out)
+        done = {t: Store(out).result(c.key) for t, c in known.items() if Store(out).is_done(c.key)}
+        killed = kill(family, process, target, chance)
+        finish(process)
+        assert family.ended(ORPHANS_END_S), [command_of(p) for p in family.members()]
+        print(f"{target} after {moment:.0f} s, {len(done)} cells done: {killed}", flush=True)
+        assert all(Store(out).result(known[t].key) == result for t, result in done.items())
+    again = finish(start(*command, "--out", out), 3600)
+    assert again.code == 0, again.out + again.err
+    assert max(events.count("done") for events in attempts(out).values()) == 1
+    agree(out, calm)

@@ -133,7 +133,7 @@ class Slow(Generator):
         network = nn.Sequential(
             nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Dropout(0.3), nn.Linear(4, 1)
         )
-        batches = Batches(len(train_set), 2, run.seed)
+        batches = Batches(len(train_set), self.config.training.batch_size, run.seed)
 
         def batch(step: int) -> Tensor:
             time.sleep(self.config.nap)

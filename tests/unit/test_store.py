@@ -17,6 +17,7 @@ from bench.device import Device
 from bench.errors import InputError, Interrupted
 from bench.plan import Cell
 from bench.sealed import read_sealed, write_atomic, write_sealed
+from bench.states import cell_states
 from bench.store import Busy, Damaged, Store
 
 CELL = Cell("fit", {"seed": 1})
@@ -267,6 +268,14 @@ def test_a_cell_in_work_is_busy(store: Store) -> None:
         with pytest.raises(Busy), store.attempt(CELL.key):
             raise AssertionError("two attempts at once")
         assert store.status(CELL.key)[0] == "running"
+
+
+def test_a_done_cell_that_is_run_again_shows_as_running(store: Store) -> None:
+    complete(store)
+    with store.attempt(CELL.key):
+        assert cell_states(store, [CELL])[0]["status"] == "running"
+        assert store.is_done(CELL.key)
+    assert cell_states(store, [CELL])[0]["status"] == "done"
 
 
 def test_where_inputs_lie_is_brought_up_to_date_until_the_cell_is_done(store: Store) -> None:
