@@ -101,7 +101,9 @@ def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame
             "bench/records.py."
         )
     text = [c for c in columns if c not in _NUMERIC]
-    frame = pd.DataFrame(rows, columns=list(columns))
+    absent = {"ratio": 0.0, "seed": 0, **dict.fromkeys(text, "")}
+    values = {c: [row.get(c, absent.get(c)) for row in rows] for c in columns}
+    frame = pd.DataFrame(values, columns=list(columns))
     frame[text] = frame[text].astype(object).fillna("").astype(str)
     return frame.fillna({"ratio": 0.0, "seed": 0})
 

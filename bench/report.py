@@ -31,8 +31,9 @@ def report(store: Store, run: Mapping[str, Any]) -> Leaderboard:
     import leaderboard
 
     cells = [Cell.from_json(value) for value in run["cells"]]
-    records = records_frame(collect(store, run, cells))
-    rows = cells_frame(cell_rows(store, cells))
+    found, seconds = collect(store, run, cells)
+    records = records_frame(found)
+    rows = cells_frame(cell_rows(store, cells, seconds))
     folder = store.out / "leaderboard"
     with writing(store.out):
         write_atomic(store.out / "records.csv", records.to_csv(index=False))
@@ -102,13 +103,18 @@ def read_run(out: Path) -> dict[str, Any]:
     return run
 
 
-def collect(store: Store, run: Mapping[str, Any], cells: list[Cell]) -> list[Record]:
-    """Every record of the run's finished cells, with what the cell stands for."""
+def collect(
+    store: Store, run: Mapping[str, Any], cells: list[Cell]
+) -> tuple[list[Record], dict[str, float]]:
+    """Every record of the run's finished cells, with what the cell stands for; and the seconds that
+    each of these cells took, by key."""
     config, records = run["config"], []
+    seconds: dict[str, float] = {}
     for cell in cells:
         result = store.result(cell.key)
         if result is None:
             continue
+        seconds[cell.key] = result["seconds"]
         tags = cell.tags
         common = Record(
             cell=cell.key[:16],
@@ -129,18 +135,19 @@ def collect(store: Store, run: Mapping[str, Any], cells: list[Cell]) -> list[Rec
             seconds=result["seconds"],
         )
         records += [Record(**{**common, **record}) for record in result["records"]]
-    return records
+    return records, seconds
 
 
-def cell_rows(store: Store, cells: list[Cell]) -> list[CellRow]:
-    """How every planned cell stands."""
+def cell_rows(store: Store, cells: list[Cell], done: Mapping[str, float]) -> list[CellRow]:
+    """How every planned cell stands; `done` has the seconds of those that are finished, by key."""
     outcome: dict[str, tuple[str, str]] = {}
     plan = {cell.key: cell for cell in cells}
     rows = []
     for cell in cells:
-        status, reason = settled(store, cell, outcome, plan) or ("waiting", "not run yet")
+        status, reason = "done", ""
+        if cell.key not in done:
+            status, reason = settled(store, cell, outcome, plan) or ("waiting", "not run yet")
         outcome[cell.key] = (status, reason)
-        result = store.result(cell.key)
         tags = cell.tags
         rows.append(
             CellRow(
@@ -155,7 +162,7 @@ def cell_rows(store: Store, cells: list[Cell]) -> list[CellRow]:
                 seed=tags.seed,
                 status=status,
                 reason=reason,
-                seconds=result["seconds"] if result else 0.0,
+                seconds=done.get(cell.key, 0.0),
             )
         )
     return rows

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from leaderboard.inputs import ARM_KEY, Inputs
+from leaderboard.inputs import ARM_KEY, CellEnd, Inputs, ends_by
+
+Floats = NDArray[np.float64]
 
 
 class Key(NamedTuple):
@@ -31,37 +34,41 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Arm:
-    """Dice of one arm: cases down, planned seeds across, nan where a structure is absent."""
+    """Dice of one arm and how its cells ended."""
 
-    dice: pd.DataFrame
-    cells: pd.DataFrame
+    dice: Floats  # (n_seeds, n_cases), nan where a structure is absent or a seed left a hole
+    seeds: tuple[int, ...]  # planned
+    cases: tuple[str, ...]
+    cells: tuple[CellEnd, ...]
 
     @property
-    def by_seed(self) -> pd.Series[float]:
-        """Mean over the cases that have a value; nan for a seed that left a hole."""
-        return self.dice.mean(axis=0)
+    def by_seed(self) -> Floats:
+        """Mean over the cases that have a value, (n_seeds,); nan for a seed that left a hole."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a seed without any value
+            return np.asarray(np.nanmean(self.dice, axis=1), dtype=np.float64)
 
     @property
     def mean(self) -> float:
         """Mean over seeds; nan when one of them left a hole."""
-        return float(self.by_seed.mean(skipna=False))
+        return float(self.by_seed.mean()) if self.seeds else float("nan")
 
     @property
     def spread(self) -> float:
         """Standard deviation over seeds; nan with one seed."""
-        return float(self.by_seed.std(ddof=1, skipna=False))
+        return float(self.by_seed.std(ddof=1)) if len(self.seeds) > 1 else float("nan")
 
     @property
     def done(self) -> bool:
         """Whether every planned seed ended well."""
-        return bool((self.cells["status"] == "done").all())
+        return all(cell.status == "done" for cell in self.cells)
 
 
 class Pairs(NamedTuple):
     """Dice of two arms, ``(n_seeds, n)``, of the n cases that have one in both and in all seeds."""
 
-    r: NDArray[np.float64]
-    rs: NDArray[np.float64]
+    r: Floats
+    rs: Floats
     cases: tuple[str, ...]
     seeds: tuple[int, ...]  # those that both arms have
     unshared: tuple[int, ...]  # seeds of one arm only
@@ -71,36 +78,50 @@ class Pairs(NamedTuple):
 
 def read_arms(inputs: Inputs) -> dict[Key, Arm]:
     """Every arm of the plan, in the order of its cells."""
-    dice = {_key(group): group for _, group in inputs.dice.groupby(ARM_KEY)}
-    arms = {}
-    for _, cells in inputs.segment_cells.groupby(ARM_KEY, sort=False):
-        key = _key(cells)
-        cases = dice[key] if key in dice else inputs.dice.head(0)
-        by_seed = cases.pivot(index="case", columns="seed", values="value")
-        arms[key] = Arm(by_seed.reindex(columns=sorted(set(cells["seed"]))), cells)
-    return arms
+    measured: dict[tuple[object, ...], list[tuple[int, str, float]]] = {}
+    columns = [*ARM_KEY, "seed", "case", "value"]
+    for *key, seed, case, value in zip(*(inputs.dice[c].tolist() for c in columns), strict=True):
+        measured.setdefault(tuple(key), []).append((seed, case, value))
+    return {
+        Key(*key): _arm(measured.get(key, []), cells)
+        for key, cells in ends_by(inputs.segment_cells, ARM_KEY).items()
+    }
+
+
+def _arm(measured: Sequence[tuple[int, str, float]], cells: Sequence[CellEnd]) -> Arm:
+    seeds = sorted({cell.seed for cell in cells})
+    cases = sorted({case for _, case, _ in measured})
+    row = {seed: n for n, seed in enumerate(seeds)}
+    column = {case: n for n, case in enumerate(cases)}
+    dice = np.full((len(seeds), len(cases)), np.nan)
+    for seed, case, value in measured:
+        dice[row[seed], column[case]] = value
+    return Arm(dice, tuple(seeds), tuple(cases), tuple(cells))
 
 
 def pair(synthetic: Arm, real: Arm) -> Pairs:
     """The two arms case by case, over the seeds that both have."""
-    seeds = synthetic.dice.columns.intersection(real.dice.columns)
-    unshared = synthetic.dice.columns.symmetric_difference(real.dice.columns)
-    both = {"rs": synthetic.dice[seeds], "r": real.dice[seeds]}
-    joined = pd.concat(both, axis=1).sort_index()
-    present = joined.notna()
-    whole = present.all(axis=1) & bool(len(seeds))
-    absent = ~present.any(axis=1) & bool(len(seeds))
-    values = joined[whole].to_numpy("float64").T
+    seeds = sorted(set(synthetic.seeds) & set(real.seeds))
+    cases = sorted(set(synthetic.cases) | set(real.cases))
+    rs, r = (_of(arm, seeds, cases) for arm in (synthetic, real))
+    present = ~np.isnan(np.concatenate([rs, r]))
+    whole = present.all(axis=0) & bool(seeds)
+    absent = ~present.any(axis=0) & bool(seeds)
     return Pairs(
-        r=values[len(seeds) :],
-        rs=values[: len(seeds)],
-        cases=tuple(joined.index[whole]),
-        seeds=tuple(map(int, seeds)),
-        unshared=tuple(sorted(map(int, unshared))),
+        r=r[:, whole],
+        rs=rs[:, whole],
+        cases=tuple(case for case, kept in zip(cases, whole, strict=True) if kept),
+        seeds=tuple(seeds),
+        unshared=tuple(sorted(set(synthetic.seeds) ^ set(real.seeds))),
         absent=int(absent.sum()),
         unpaired=int((~whole & ~absent).sum()),
     )
 
 
-def _key(rows: pd.DataFrame) -> Key:
-    return Key(*rows[ARM_KEY].iloc[0].tolist())
+def _of(arm: Arm, seeds: Sequence[int], cases: Sequence[str]) -> Floats:
+    """An arm's Dice at some of its seeds, (n_seeds, n_cases); nan at cases that it lacks."""
+    values = np.full((len(seeds), len(cases)), np.nan)
+    at = {case: n for n, case in enumerate(cases)}
+    rows = [arm.seeds.index(seed) for seed in seeds]
+    values[:, [at[case] for case in arm.cases]] = arm.dice[rows]
+    return values

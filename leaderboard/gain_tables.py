@@ -42,10 +42,12 @@ def paired_gains(leaderboard: Leaderboard) -> TextTable:
     main = main[main["generator"] != ""]
     tasks = list(main["task"].unique())
     rows = []
-    for (generator, segmenter), group in main.groupby(["generator", "segmenter"], sort=False):
-        by_task = {row["task"]: row for row in group.to_dict("records")}
+    by_arm: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in main.to_dict("records"):
+        by_arm.setdefault((row["generator"], row["segmenter"]), {})[row["task"]] = row
+    for (generator, segmenter), by_task in by_arm.items():
         gains = [_gain(by_task[task]) if task in by_task else MISSING for task in tasks]
-        rows.append((shown_name(str(generator)), shown_name(str(segmenter)), *gains))
+        rows.append((shown_name(generator), shown_name(segmenter), *gains))
     return TextTable(
         title="Absolute gain in Dice, paired by test case: mean [95 % bootstrap interval] "
         "(cases), Holm-adjusted p",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,14 @@ _METRICS = {
     "fidelity": ("label_fidelity", "label_fidelity_shuffled"),
 }
 _NUMERIC = {*_TYPES, "value", "low", "high", "n_real", "n_synthetic", "seconds"}
+
+
+class CellEnd(NamedTuple):
+    """How one cell ended."""
+
+    seed: int
+    status: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -103,17 +112,25 @@ def generators_in_order(info: RunInfo, *found: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (name == REAL, name in controls))
 
 
-def outcome(cells: pd.DataFrame) -> tuple[str, str]:
+def ends_by(cells: pd.DataFrame, key: Sequence[str]) -> dict[tuple[Any, ...], list[CellEnd]]:
+    """How cells ended, by the columns `key`, both in the order of the cells."""
+    found: dict[tuple[Any, ...], list[CellEnd]] = {}
+    columns = (cells[column].tolist() for column in (*key, *CellEnd._fields))
+    for *values, seed, status, reason in zip(*columns, strict=True):
+        found.setdefault(tuple(values), []).append(CellEnd(seed, status, reason))
+    return found
+
+
+def outcome(cells: Sequence[CellEnd]) -> tuple[str, str]:
     """Status of several cells taken together (the worst), and the reasons of all that have one."""
     rank = {"failed": 0, "blocked": 1, "waiting": 2}
-    states = sorted(set(cells["status"]) - {"done"}, key=lambda status: rank.get(status, 3))
+    states = sorted({c.status for c in cells} - {"done"}, key=lambda status: rank.get(status, 3))
     worst = states[0] if states else "done"
-    told = cells[cells["status"] == worst]
-    several = cells["seed"].nunique() > 1
+    several = len({cell.seed for cell in cells}) > 1
     reasons = [
-        f"seed {seed}: {reason}" if several else reason
-        for seed, reason in zip(told["seed"], told["reason"], strict=True)
-        if reason
+        f"seed {cell.seed}: {cell.reason}" if several else cell.reason
+        for cell in cells
+        if cell.status == worst and cell.reason
     ]
     return worst, "; ".join(dict.fromkeys(reasons))
 
@@ -145,10 +162,13 @@ def _tidy(frame: pd.DataFrame, columns: tuple[str, ...], name: str) -> pd.DataFr
             f"make it with bench.records.{name}_frame."
         )
     text = [column for column in columns if column not in _NUMERIC]
+    tidy = frame[list(columns)]
+    whole = {c for c in text if tidy[c].dtype == "str" and not tidy[c].hasnans}
     # A column of text that is empty throughout may come as one of numbers, all nan.
-    tidy = frame[list(columns)].astype(dict.fromkeys(text, "object"))
-    tidy = tidy.fillna({"seed": 0, "ratio": 0.0, **dict.fromkeys(text, "")})
-    return tidy.astype(_TYPES | dict.fromkeys(text, "str"))
+    mended = [column for column in text if column not in whole]
+    tidy = tidy.astype(dict.fromkeys(mended, "object"))
+    tidy = tidy.fillna({"seed": 0, "ratio": 0.0, **dict.fromkeys(mended, "")})
+    return tidy.astype(_TYPES | dict.fromkeys(mended, "str"))
 
 
 def _of_done_cells(rows: pd.DataFrame, cells: pd.DataFrame, key: list[str]) -> pd.DataFrame:
@@ -183,13 +203,17 @@ def _audit(
     kind: str,
     rows: pd.DataFrame,
     key: list[str],
-    fault: Callable[[pd.DataFrame], tuple[str, str]],
+    fault: Callable[[Sequence[Measured]], tuple[str, str]],
 ) -> pd.DataFrame:
     """The cells of a kind; one that is done and yet leaves a hole is told by its reason.
 
     Records without a planned cell (a table made from ``records.csv`` alone) are given one.
     """
-    found = {name: fault(group) for name, group in rows.groupby(key, sort=True)}
+    groups: dict[tuple[Any, ...], list[Measured]] = {}
+    values_of = (rows[column].tolist() for column in (*key, *Measured._fields))
+    for *name, value, plane, why in zip(*values_of, strict=True):
+        groups.setdefault(tuple(name), []).append(Measured(value, plane, why))
+    found = {name: fault(groups[name]) for name in sorted(groups)}
     missing = ("failed", "The cell is done and yet its records are missing; run it again.")
     audited: list[Mapping[Any, Any]] = []
     for cell in cells[cells["kind"] == kind].to_dict("records"):
@@ -207,17 +231,25 @@ def _audit(
     return pd.DataFrame(audited, columns=list(CELL_COLUMNS)).astype(_TYPES)
 
 
-def _fid_fault(group: pd.DataFrame) -> tuple[str, str]:
-    finite = set(group.loc[np.isfinite(group["value"]), "plane"])
+class Measured(NamedTuple):
+    """What of a record says whether its cell left a hole."""
+
+    value: float
+    plane: str
+    reason: str
+
+
+def _fid_fault(group: Sequence[Measured]) -> tuple[str, str]:
+    finite = {row.plane for row in group if math.isfinite(row.value)}
     lacking = [plane for plane in PLANES if plane not in finite]
     if lacking:
-        why = " ".join(dict.fromkeys(reason for reason in group["reason"] if reason))
+        why = " ".join(dict.fromkeys(row.reason for row in group if row.reason))
         return "failed", f"The FID has no finite value: {', '.join(lacking)}. {why}".strip()
     return "done", ""
 
 
-def _dice_fault(group: pd.DataFrame) -> tuple[str, str]:
-    if group["value"].isna().all():
+def _dice_fault(group: Sequence[Measured]) -> tuple[str, str]:
+    if all(math.isnan(row.value) for row in group):
         return "done", "What the task segments is absent from the reference of every test case."
     return "done", ""
 

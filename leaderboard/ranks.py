@@ -102,23 +102,27 @@ def _by_gain(arms: Mapping[Key, Arm], task: str, info: RunInfo) -> list[dict[str
 
 def _mean_gain(arms: Mapping[Key, Arm], key: Key, segmenters: Sequence[str]) -> pd.DataFrame | None:
     """Gains of an arm, seeds down and cases across, mean over the segmenters; None with a hole."""
-    found: list[pd.DataFrame] = []
+    found: list[Pairs] = []
     for segmenter in segmenters:
         own = key._replace(segmenter=segmenter)
         arm, real = arms.get(own), arms.get(own.baseline)
         if arm is None or real is None or not (arm.done and real.done):
             return None
-        found.append(_by_case(pair(arm, real)))
-    total = found[0]
-    for frame in found[1:]:  # what is not in all of them becomes nan
-        total = total + frame
-    total = total.dropna(axis="columns", how="all").dropna(axis="index", how="all")
-    return total.dropna(axis="columns") / len(found)
+        found.append(pair(arm, real))
+    seeds = sorted(set.intersection(*(set(pairs.seeds) for pairs in found)))
+    cases = sorted(set.intersection(*(set(pairs.cases) for pairs in found)))
+    total = sum(
+        (_gains(pairs, seeds, cases) for pairs in found), np.zeros((len(seeds), len(cases)))
+    )
+    return pd.DataFrame(total / len(found), index=seeds, columns=cases)
 
 
-def _by_case(pairs: Pairs) -> pd.DataFrame:
-    gains: NDArray[np.float64] = pairs.rs - pairs.r
-    return pd.DataFrame(gains, index=list(pairs.seeds), columns=list(pairs.cases))
+def _gains(pairs: Pairs, seeds: Sequence[int], cases: Sequence[str]) -> NDArray[np.float64]:
+    """Gains at some of their seeds and cases, (n_seeds, n_cases)."""
+    rows = [pairs.seeds.index(seed) for seed in seeds]
+    at = {case: n for n, case in enumerate(pairs.cases)}
+    gains: NDArray[np.float64] = (pairs.rs - pairs.r)[np.ix_(rows, [at[case] for case in cases])]
+    return gains
 
 
 def _dose(arms: Mapping[Key, Arm], key: Key) -> list[dict[str, object]]:

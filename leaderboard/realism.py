@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from leaderboard.inputs import Inputs, generators_in_order, outcome
+from leaderboard.inputs import CellEnd, Inputs, ends_by, generators_in_order, outcome
 from leaderboard.model import GENERATOR_COLUMNS, PLANES, REAL, RunInfo
 
 
@@ -15,13 +15,16 @@ def generators_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
     A value is the mean over all planned seeds, and nan where one of them left a hole.
     """
     names = generators_in_order(info, inputs.score_cells["generator"])
-    frame = pd.DataFrame([_row(inputs, name) for name in names], columns=list(GENERATOR_COLUMNS))
+    made = inputs.records[inputs.records["kind"].isin(["fit", "sample", "score"])]
+    own = dict(iter(made.groupby("generator")))
+    rows = [_row(inputs, name, own.get(name, made.head(0))) for name in names]
+    frame = pd.DataFrame(rows, columns=list(GENERATOR_COLUMNS))
     floor = frame.loc[frame["generator"] == REAL, "fid_average"]
     frame["floor_average"] = floor.iloc[0] if len(floor) else float("nan")
     return frame.astype({"n_real": "Int64", "n_synthetic": "Int64", "n_seeds": "int64"})
 
 
-def _row(inputs: Inputs, name: str) -> dict[str, object]:
+def _row(inputs: Inputs, name: str, records: pd.DataFrame) -> dict[str, object]:
     scores = inputs.score_cells[inputs.score_cells["generator"] == name]
     fid = inputs.fid[inputs.fid["generator"] == name]
     by_seed = _by_seed(fid, "value", scores)
@@ -40,9 +43,9 @@ def _row(inputs: Inputs, name: str) -> dict[str, object]:
         "extractor": _only(fid, "extractor", name) or "",
         "extractor_sha256": _only(fid, "extractor_sha256", name) or "",
         "protocol": _only(fid, "protocol", name) or "",
-        "label_source": _label_source(inputs.records, name),
-        "seconds_per_volume": _cost(inputs.records, name, "seconds_per_volume").mean(),
-        "peak_memory_mb": _cost(inputs.records, name, "peak_memory_mb").max(),
+        "label_source": _label_source(records),
+        "seconds_per_volume": _cost(records, "seconds_per_volume").mean(),
+        "peak_memory_mb": _cost(records, "peak_memory_mb").max(),
         "n_seeds": int(by_seed.notna().all(axis=1).sum()),
         "status": status,
         "reason": reason,
@@ -60,10 +63,15 @@ def _by_seed(fid: pd.DataFrame, column: str, scores: pd.DataFrame) -> pd.DataFra
 
 def _status(cells: pd.DataFrame, scores: pd.DataFrame, name: str) -> tuple[str, str]:
     """Where the score is missing, the failed fit or sample is the cause worth printing."""
-    if (scores["status"] == "done").all():
-        return outcome(scores)
-    upstream = cells[(cells["generator"] == name) & cells["kind"].isin(["fit", "sample"])]
-    return outcome(pd.concat([upstream, scores]))
+    told = _ends(scores)
+    if any(cell.status != "done" for cell in told):
+        upstream = cells[(cells["generator"] == name) & cells["kind"].isin(["fit", "sample"])]
+        told = [*_ends(upstream), *told]
+    return outcome(told)
+
+
+def _ends(cells: pd.DataFrame) -> list[CellEnd]:
+    return ends_by(cells, []).get((), [])
 
 
 def _only(fid: pd.DataFrame, column: str, name: str) -> object:
@@ -77,13 +85,13 @@ def _only(fid: pd.DataFrame, column: str, name: str) -> object:
     return values[0] if len(values) else None
 
 
-def _label_source(records: pd.DataFrame, name: str) -> str:
-    own = records[(records["generator"] == name) & (records["label_source"] != "")]
+def _label_source(records: pd.DataFrame) -> str:
+    own = records[records["label_source"] != ""]
     scored = own[own["kind"] == "score"]
     return ", ".join(sorted(set((scored if len(scored) else own)["label_source"])))
 
 
-def _cost(records: pd.DataFrame, name: str, metric: str) -> pd.Series[float]:
-    own = (records["generator"] == name) & (records["metric"] == metric)
-    values = records.loc[own & records["kind"].isin(["fit", "sample"]), "value"]
+def _cost(records: pd.DataFrame, metric: str) -> pd.Series[float]:
+    own = (records["metric"] == metric) & records["kind"].isin(["fit", "sample"])
+    values = records.loc[own, "value"]
     return values.sort_values()  # so that the mean does not depend on the order of the records

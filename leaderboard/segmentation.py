@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from leaderboard.arms import Arm, Key, pair
@@ -76,7 +78,11 @@ def _row(key: Key, synthetic: Arm | None, real: Arm | None) -> dict[str, object]
     status, reason = _outcome(arms)
     if real is None:
         reason = reason or f"No arm R with {key.baseline.real} real cases was asked for."
-    seeds = [set(arm.by_seed.dropna().index) for arm in arms.values() if arm is not None]
+    seeds = [
+        {seed for seed, mean in zip(arm.seeds, arm.by_seed, strict=True) if not math.isnan(mean)}
+        for arm in arms.values()
+        if arm is not None
+    ]
     row: dict[str, object] = {
         **key._asdict(),
         "dice_r": NAN if real is None else real.mean,
@@ -90,7 +96,7 @@ def _row(key: Key, synthetic: Arm | None, real: Arm | None) -> dict[str, object]
     if real is None or status != "done":
         return row
     if synthetic is None:
-        present = real.dice.notna().any(axis=1)
+        present = (~np.isnan(real.dice)).any(axis=0)
         return row | {"n_cases": int(present.sum()), "n_absent": int((~present).sum())}
     return row | _gain(synthetic, real, reason)
 

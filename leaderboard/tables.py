@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -127,12 +128,14 @@ def not_measured(leaderboard: Leaderboard) -> TextTable:
     A failed one has a row of its own. The others are told together by their reason: a fit or a
     labeller that failed blocks every cell that needs it.
     """
-    frame = leaderboard.not_measured.copy()
-    frame["arm"] = [_arm(row) for row in frame.to_dict("records")]
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for cell in leaderboard.not_measured.to_dict("records"):
+        groups.setdefault((cell["status"], cell["reason"]), []).append(cell)
     rows = []
-    for (status, _), group in frame.groupby(["status", "reason"], sort=False):
-        alone = [group.loc[[index]] for index in group.index]
-        rows += [_hole(part) for part in (alone if status == "failed" else [group])]
+    for (status, _), cells in groups.items():
+        rows += [
+            _hole(part) for part in ([[cell] for cell in cells] if status == "failed" else [cells])
+        ]
     together = any("×" in row[0] for row in rows)
     return TextTable(
         title="Not measured",
@@ -181,18 +184,19 @@ def _arm(row: Row) -> str:
     return f"{row['arm']} ({row['real']} real, ratio {row['ratio']:g})"
 
 
-def _hole(cells: pd.DataFrame) -> tuple[str, ...]:
+def _hole(cells: Sequence[Row]) -> tuple[str, ...]:
     """One row of cells of one status and reason; several are counted by their kind."""
-    named = cells.assign(
-        generator=cells["generator"].map(display_name),
-        segmenter=cells["segmenter"].map(display_name),
-    )
-    counts = named["kind"].value_counts(sort=False)
-    kinds = ", ".join(
-        f"{kind} × {n}" if len(named) > 1 else str(kind) for kind, n in counts.items()
-    )
-    columns = ("generator", "segmenter", "task", "arm", "seed", "status", "reason")
-    values = [", ".join(filter(None, map(str, named[column].unique()))) for column in columns]
+    counts = Counter(cell["kind"] for cell in cells)
+    kinds = ", ".join(f"{kind} × {n}" if len(cells) > 1 else kind for kind, n in counts.items())
+    shown: dict[str, Callable[[Row], str]] = {
+        "generator": lambda cell: display_name(cell["generator"]),
+        "segmenter": lambda cell: display_name(cell["segmenter"]),
+        "arm": _arm,
+    }
+    values = []
+    for column in ("generator", "segmenter", "task", "arm", "seed", "status", "reason"):
+        text = shown.get(column, lambda cell, name=column: str(cell[name]))
+        values.append(", ".join(dict.fromkeys(filter(None, map(text, cells)))))
     return tuple(one_line(value) or MISSING for value in (kinds, *values))
 
 

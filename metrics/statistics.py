@@ -247,17 +247,27 @@ def _deviations(
 
     ``upper`` is the quantile at which the bootstrap over patients is stretched to Student's t.
     """
-    from scipy.stats import norm, t
+    from scipy.special import ndtri, stdtrit
 
     n_seeds, n = sample.shape
     drawn = _weights(n, n_resamples, 1, (seed, 0)) @ sample.mean(axis=0) - sample.mean()
-    deviations = drawn * (t.ppf(upper, n - 1) / norm.ppf(upper))
+    deviations = drawn * (stdtrit(n - 1, upper) / ndtri(upper))
     if n_seeds > 1:
         error = sample.mean(axis=1).std(ddof=1) / np.sqrt(n_seeds)
-        luck = np.random.default_rng((seed, 1)).standard_t(n_seeds - 1, n_resamples)
-        deviations += error * luck
+        deviations += error * _luck(n_seeds, n_resamples, (seed, 1))
     deviations[np.abs(deviations) < _NOISE] = 0.0
     return np.asarray(deviations, dtype=np.float64)
+
+
+@lru_cache(maxsize=8)
+def _luck(n_seeds: int, n_resamples: int, entropy: tuple[int, int]) -> NDArray[np.float64]:
+    """Student's t with one degree of freedom less than there are seeds, ``(n_resamples,)``.
+
+    Kept, since a table asks for the same draws in each of its cells.
+    """
+    luck = np.random.default_rng(entropy).standard_t(n_seeds - 1, n_resamples)
+    luck.flags.writeable = False
+    return np.asarray(luck, dtype=np.float64)
 
 
 def wilcoxon(gains: ArrayLike) -> float:

@@ -46,7 +46,7 @@ def statuses(out: Path) -> dict[str, tuple[str, str]]:
     from bench.report import cell_rows
 
     known = cells(out)
-    rows = cell_rows(Store(out), list(known.values()))
+    rows = cell_rows(Store(out), list(known.values()), {})
     return {t: (row["status"], row["reason"]) for t, row in zip(known, rows, strict=True)}
 
 

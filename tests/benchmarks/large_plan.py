@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,9 @@ def records_of(cell: Cell) -> list[Record]:
     """What a segmentation leaves, in little."""
     if cell.kind != "segment":
         return [Record(metric="seconds", value=1.0)]
-    name = next(iter(cell.spec["task"]["classes"]), "") if "classes" in cell.spec["task"] else ""
+    chance = random.Random(cell.key)  # gains of their own, as true runs have
     return [
-        Record(metric="dice", value=0.5 + 0.01 * n, case=f"case-{n}", label=name, plane="volume")
+        Record(metric="dice", value=chance.uniform(0.4, 0.6), case=f"case-{n}")
         for n in range(CASES)
     ]
 

@@ -69,13 +69,30 @@ def kill(family: Family, driver: subprocess.Popen[str], target: str, chance: ran
     return "; ".join(told) or "nothing: there was none"
 
 
+def in_its_slow_fit(out: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the run is in the middle of its longest fit."""
+    deadline = time.monotonic() + 240
+    while not any(
+        len(curve.read_text().splitlines()) > 6
+        for curve in out.glob("cells/*/work/fit.csv")
+        if "toy-slow" in described(curve)
+    ):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
 def disturb_and_finish(
-    out: Path, engine: str, target: str, moment_s: float, chance: random.Random
+    out: Path, engine: str, target: str, moment_s: float | None, chance: random.Random
 ) -> str:
-    """Kill a run after `moment_s` seconds, run again: nothing finished is lost or repeated."""
+    """Kill a run after `moment_s` seconds, by default in its slow fit, and run again: nothing that
+    was finished is lost or repeated."""
     family = Family()
     process = family.start(*command(out, engine))
-    time.sleep(moment_s)
+    if moment_s is None:
+        in_its_slow_fit(out, process)
+    else:
+        time.sleep(moment_s)
     killed = kill(family, process, target, chance)
     ran = finish(process)
     if target in SURVIVED:
@@ -117,11 +134,9 @@ def test_a_kill_costs_no_finished_cell(
 ) -> None:
     if engine == "workers":
         pytest.importorskip("parsl")
-    calm, seconds = undisturbed
-    chance = random.Random(f"{engine} {target}")
+    calm, _ = undisturbed
     out = tmp_path / "out"
-    moment = seconds[engine] * chance.uniform(0.5, 0.8)
-    killed = disturb_and_finish(out, engine, target, moment, chance)
+    killed = disturb_and_finish(out, engine, target, None, random.Random(f"{engine} {target}"))
     assert "nothing" not in killed
     agree(out, calm)
 
@@ -149,13 +164,7 @@ def test_a_driver_that_is_asked_to_stop_leaves_checkpoints_and_no_process(
     pytest.importorskip("parsl")
     out, family = tmp_path / "out", Family()
     process = family.start(*command(out, "workers"), "--set", "generators.toy-slow.nap=0.2")
-    slow: list[Path] = []
-    deadline = time.monotonic() + 120
-    while not any(len(curve.read_text().splitlines()) > 6 for curve in slow):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        slow = [p for p in out.glob("cells/*/work/fit.csv") if "toy-slow" in described(p)]
-        time.sleep(0.05)
+    in_its_slow_fit(out, process)
     process.send_signal(signal.SIGTERM)
     ran = finish(process)
     assert ran.code == 130, ran.out + ran.err
