@@ -8,13 +8,26 @@ from types import TracebackType
 import psutil
 
 INTERVAL_S = 0.1
+MB = 2**20
+
+
+def own_mb(process: psutil.Process) -> float:
+    """Resident memory of a process in MiB without the pages of files that it has mapped."""
+    return process.memory_info().rss / MB - mapped_mb(process)
+
+
+def mapped_mb(process: psutil.Process) -> float:
+    """Resident pages of files in MiB; 0 where the system does not tell them apart."""
+    return float(getattr(process.memory_info(), "shared", 0)) / MB
 
 
 class PeakMemory:
     """`with PeakMemory() as memory:` samples this process's resident memory; `memory.peak_mb`.
 
     The peak of the process's whole life, which the system keeps, would charge a cell with what an
-    earlier one needed. On CUDA the allocator's own peak is taken where it is larger.
+    earlier one needed. Pages of files that are mapped meanwhile, as of volume sets, do not count:
+    the system may take them back, and holds as many as it has room for. On CUDA the allocator's
+    own peak is taken where it is larger.
     """
 
     def __init__(self) -> None:
@@ -45,7 +58,9 @@ class PeakMemory:
 
     def _watch(self) -> None:
         process = psutil.Process()
+        libraries = mapped_mb(process)
         while True:
-            self.peak_mb = max(self.peak_mb, process.memory_info().rss / 2**20)
+            used = own_mb(process) + min(mapped_mb(process), libraries)
+            self.peak_mb = max(self.peak_mb, used)
             if self._stop.wait(INTERVAL_S):
                 return

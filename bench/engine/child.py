@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from bench.cells.memory import MB, own_mb
 from bench.disk import DiskRefused
 from bench.engine.order import Ended, Limits, Order
 from bench.store import Busy, Store
@@ -189,14 +190,14 @@ def _end(process: BaseProcess) -> None:
 
 
 def resident_mb(pid: int | None) -> float:
-    """Memory of a process and of all that it started."""
-    total = 0
+    """Memory of a process and of all that it started, without the files that they have mapped."""
+    total = 0.0
     with suppress(psutil.Error):
         process = psutil.Process(pid)
         for one in (process, *process.children(recursive=True)):
             with suppress(psutil.Error):
-                total += one.memory_info().rss
-    return total / 1e6
+                total += own_mb(one)
+    return total * MB / 1e6
 
 
 def kills_for_memory() -> int:

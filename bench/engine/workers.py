@@ -17,6 +17,7 @@ from bench.disk import writing
 from bench.engine.child import carry_out
 from bench.engine.config import EngineConfig
 from bench.engine.order import Ended, Order
+from bench.engine.strays import end_strays, mark
 from bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Workers:
             ) from error
         logging.getLogger("parsl").setLevel(logging.CRITICAL)
         folder = out.resolve() / "parsl" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        self._name = mark()
         self._executor = executor(config, folder)
         with writing(out):
             self._kernel = parsl.load(parsl_config(config, self._executor, folder))
@@ -84,6 +86,12 @@ class Workers:
 
     def close(self) -> None:
         """End the workers: SIGTERM to their cells, which write checkpoints."""
+        try:
+            self._end()
+        finally:
+            end_strays(self._name)
+
+    def _end(self) -> None:
         if self.alive():
             self._kernel.cleanup()
             return

@@ -83,11 +83,11 @@ def test_a_run_through_slurm_with_a_cancelled_job_and_a_drained_node(
 @pytest.mark.long
 def test_a_fit_longer_than_the_walltime_takes_several_jobs(slurm: Cluster, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    # 40 steps of three seconds, in jobs of two minutes that stop a minute before their end.
-    nap = ("--set", "generators.toy-slow.nap=3")
+    # 30 steps of three seconds, in jobs of two minutes that stop a minute before their end.
+    nap = ("--set", "generators.toy-slow.nap=3", "--set", "generators.toy-slow.training.steps=30")
     engine = engine_file(tmp_path, "00:02:00", 60)
     command = tiny(out, "toy-slow", "none", "--set", "device.threads=1", *nap, "--engine", engine)
-    ran = finish(start(*command, **slurm.environment), 900)
+    ran = finish(start(*command, **slurm.environment), 1800)
     assert ran.code == 0, ran.out + ran.err
     events = attempts(out)["fit toy-slow fit"]
     assert events.count("interrupted") >= 1
@@ -95,4 +95,4 @@ def test_a_fit_longer_than_the_walltime_takes_several_jobs(slurm: Cluster, tmp_p
     assert {status for status, _ in statuses(out).values()} == {"done"}
     rows = (Store(out).work(cells(out)["fit toy-slow fit"].key) / "fit.csv").read_text()
     steps = [int(row.split(",")[0]) for row in rows.splitlines() if ",loss/all," in row]
-    assert steps == list(range(1, 41)), "every step once"
+    assert steps == list(range(1, 31)), "every step once"
