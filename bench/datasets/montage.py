@@ -65,11 +65,13 @@ def montage(
         line[0].text(
             -0.04, 0.5, text, transform=line[0].transAxes, ha="right", va="center", fontsize=8
         )
-    for axis, plane in zip(axes[0], PLANES, strict=True):
-        axis.set_title(plane, fontsize=10)
     _legend(figure, label_names, colours)
     top = 0.6 / figure.get_figheight()
     figure.subplots_adjust(0.16, 0.08 / figure.get_figheight(), 0.995, 1 - top, 0.02, 0.03)
+    for axis, plane in zip(axes[0], PLANES, strict=True):
+        place = axis.get_position(original=True)  # before it shrinks to its scan
+        middle = (place.x0 + place.x1) / 2
+        figure.text(middle, place.y1, f"{plane}\n", ha="center", va="center", fontsize=10)
     return figure
 
 
@@ -134,13 +136,21 @@ def _draw(
 
 def _edges(axis: Axes, letters: str) -> None:
     """Name the directions of the left, right, top and bottom edges."""
+    from matplotlib.patheffects import withStroke
+
     places = (
         *((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center")),
         *((0.5, 0.98, "center", "top"), (0.5, 0.02, "center", "bottom")),
     )
     for letter, (x, y, across, up) in zip(letters, places, strict=True):
         axis.text(
-            x, y, letter, transform=axis.transAxes, ha=across, va=up, fontsize=7, color="yellow"
+            *(x, y, letter),
+            transform=axis.transAxes,
+            ha=across,
+            va=up,
+            fontsize=8,
+            color="yellow",
+            path_effects=[withStroke(linewidth=2, foreground="black")],
         )
 
 

@@ -73,7 +73,7 @@ def marked() -> RawCase:
 def test_a_montage_has_millimetres_and_sides_right() -> None:
     figure = montage([Shown("a", marked())], {0: "background", 1: "mark"})
     figure.canvas.draw()
-    assert [axes.get_title() for axes in figure.axes] == ["axial", "coronal", "sagittal"]
+    assert [t.get_text().strip() for t in figure.texts] == ["axial", "coronal", "sagittal"]
     # In mm: right to left 40, front to back 30, feet to head 50.
     shapes = [axes.get_window_extent() for axes in figure.axes]
     ratios = [shape.width / shape.height for shape in shapes]
