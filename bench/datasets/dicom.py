@@ -181,7 +181,7 @@ def _read_slice(path: Path) -> Dataset:
 
 
 def _pixels(data: Dataset, path: Path) -> NDArray[np.float32]:
-    from pydicom.pixels import apply_rescale
+    from pydicom.pixels.processing import apply_rescale
 
     with _readable(f"The pixels of {path} cannot be read"):
         pixels = data.pixel_array

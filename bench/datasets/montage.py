@@ -111,7 +111,8 @@ def _fullest(label: NDArray[np.uint8], axis: int) -> int:
 
 def _plane(volume: NDArray[Any], normal: int, index: int) -> NDArray[Any]:
     """A slice (rows, columns) with superior or anterior up, and the right or the front left."""
-    return np.take(volume, index, axis=normal).T[::-1, ::-1]
+    plane: NDArray[Any] = np.take(volume, index, axis=normal).T[::-1, ::-1]
+    return plane
 
 
 def _draw(

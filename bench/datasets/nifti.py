@@ -65,7 +65,8 @@ def whole_labels(voxels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
             f"{path} has label values such as {values}, expected whole numbers of 0 to 255; "
             "store the labels as integers."
         )
-    return rounded.astype(np.uint8)
+    labels: NDArray[np.uint8] = rounded.astype(np.uint8)
+    return labels
 
 
 def write_volume(path: Path, voxels: NDArray[Any], affine: NDArray[np.float64]) -> None:
