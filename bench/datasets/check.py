@@ -34,6 +34,12 @@ T = TypeVar("T")
 Severity = Literal["error", "warning"]
 
 
+_SMALL_TEST = (
+    "The test split has one case, and an FID needs at least 2: a run with generators is refused; "
+    "give more cases or a larger part of data.split."
+)
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong with a data set."""
@@ -204,6 +210,8 @@ def _check_split(
         lambda: split_cases(patients, config.split, config.seed, config.holdout or 0),
         *("", "split", found),
     )
+    if parts is not None and len(parts["test"]) < 2:
+        found.warn("", Fault("split", _SMALL_TEST))
     return patients, {id: part for part, ids in (parts or {}).items() for id in ids}
 
 

@@ -196,6 +196,8 @@ def _undoubled(path: Path) -> Path:
 def _checked(pattern: str) -> str:
     if not pattern or leaves(pattern):
         raise ValueError(f"the pattern {pattern!r} leaves the folder; give a path inside it")
+    if set("{}") & set(_PLACEHOLDER.sub("", pattern)):
+        raise ValueError(f"{pattern!r} has braces around no word of small letters such as {{case}}")
     return pattern
 
 

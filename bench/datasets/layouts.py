@@ -112,13 +112,17 @@ class LayoutSource(FolderSource):
                 text = f"The case id {id!r} stands for {found[id].image} and {image}; "
                 faults.append((id, Fault("listing", f"{text}tell them apart in layout.image.")))
                 continue
-            label = self._label(values)
+            labels = self._labels(values)
+            if len(labels) > 1:
+                text = f"The case {id!r} has the labels {labels[0]} and {labels[1]}; "
+                faults.append((id, Fault("listing", f"{text}tell them apart in layout.label.")))
+                continue
             masks = {
                 name: tuple(f for p in patterns for f in find_files(self.folder, p, values))
                 for name, patterns in (self._layout.masks or {}).items()
             }
-            found[id] = _Case(image, label, masks)
-        if not found:
+            found[id] = _Case(image, labels[0] if labels else None, masks)
+        if not found and not faults:
             seen = sorted(path.name for path in self.folder.iterdir())[:5]
             raise InputError(
                 f"{self.folder} has nothing that matches layout.image {self._layout.image!r}: it "
@@ -126,12 +130,12 @@ class LayoutSource(FolderSource):
             )
         return found, faults
 
-    def _label(self, values: Mapping[str, str]) -> Path | None:
+    def _labels(self, values: Mapping[str, str]) -> list[Path]:
+        """What the label's pattern names; its own name where nothing is there, to be told later."""
         if self._layout.label is None:
-            return None
+            return []
         paths = find_files(self.folder, self._layout.label, values)
-        # What is not there is told with its name when the case is looked at.
-        return paths[0] if paths else self.folder / self._layout.label.format_map(values)
+        return paths or [self.folder / self._layout.label.format_map(values)]
 
     def _lacking(self, case: _Case) -> Iterator[Fault]:
         """Files that the case should have, and links that lead out of the folder."""
@@ -157,15 +161,21 @@ class LayoutSource(FolderSource):
                 "out with layout.match.",
             )
         masks = [path for paths in case.masks.values() for path in paths]
-        for path in filter(None, [case.image, case.label, *masks]):
-            if path.exists() and (stray := self._stray(path)):
-                yield stray
+        for place in filter(None, [case.image, case.label, *masks]):
+            for path in (place, *_links(place)):
+                if path.exists() and (stray := self._stray(path)):
+                    yield stray
 
     def _segmentation(self, id: str) -> tuple[Path, list[Path]]:
         """Found once, because the header of every file is read for it."""
         if id not in self._segmentations:
             self._segmentations[id] = find_segmentation(self._cases[id].image)
         return self._segmentations[id]
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    """The symbolic links anywhere below a folder; none below a file."""
+    return (path for path in folder.rglob("*") if path.is_symlink())
 
 
 def _files(path: Path) -> list[Path]:

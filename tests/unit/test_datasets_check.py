@@ -28,7 +28,7 @@ from bench.errors import InputError
 
 Bench = Callable[..., Ran]
 Damage = Callable[[Path], Any]
-N = 6
+N = 8
 
 
 def rolled(k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -86,10 +86,10 @@ def test_other_refusals_of_a_run_are_errors_too(folder: Path, tmp_path: Path) ->
     flat = np.zeros_like(case(1)[0])
     flat[0, 0, 0] = 7  # far from all labels
     save(folder / IMAGE, flat, AFFINE)
-    result = checked(folder, tasks={"x": {"x": ["spleen"]}}, patients=r"case_(00[0-4])")
+    result = checked(folder, tasks={"x": {"x": ["spleen"]}}, patients=r"case_(00[0-6])")
     errors = "\n".join(texts(result, "error"))
     assert "uses the labels ['spleen']" in errors
-    assert "finds no patient in the case id 'case_005'" in errors
+    assert "finds no patient in the case id 'case_007'" in errors
     assert "Case case_001 of ellipsoids cannot be prepared: the intensities at" in errors
     assert "too few to give train, val" in "\n".join(
         texts(checked(folder, patients="(case)"), "error")
@@ -192,7 +192,7 @@ WARNINGS: dict[str, tuple[Damage, str]] = {
     ),
     "another orientation (1)": (
         placed(np.diag([-1.5, -1.0, 2.0, 1.0])),
-        "case_001: The axes are LPS, in 5 of 6 cases RAS",
+        "case_001: The axes are LPS, in 7 of 8 cases RAS",
     ),
     "lost voxel size (1)": (
         placed(np.diag([1.5, 1.0, 20.0, 1.0])),
@@ -304,7 +304,7 @@ def test_patients_that_only_their_ids_give_away(folder: Path) -> None:
             path.rename(folder / entry[key])
     edit(folder, {"training": listed})
     warnings = texts(checked(folder), "warning")
-    assert len(warnings) == 3
+    assert len(warnings) == 4
     assert "sub1_phase0, sub1_phase1 all begin with 'sub1'" in warnings[1]
     assert "set data.patients" in warnings[1]
     assert checked(folder, patients="^(sub.)_").problems == []
@@ -316,7 +316,7 @@ def test_labels_that_few_cases_have_and_those_the_grid_loses(folder: Path) -> No
         label[14:17, 18, 12 : 12 + 5 * (k < 2)] = 2
         save(folder / f"labelsTr/case_{k:03d}.nii.gz", label, AFFINE)
     warnings = texts(checked(folder), "warning")
-    assert any("'small' is in 2 of 6 cases, too few" in warning for warning in warnings)
+    assert any("'small' is in 2 of 8 cases, too few" in warning for warning in warnings)
     coarse = checked(folder, spacing=(9.0, 9.0, 9.0))
     assert any("'small' vanishes on the grid" in text for text in texts(coarse, "warning"))
     cut = checked(folder, spacing=(0.5, 0.5, 0.5))
@@ -358,7 +358,7 @@ def test_a_voxel_key_is_of_the_values_alone(
 
 
 def test_a_layout_without_a_mask_is_told(tmp_path: Path) -> None:
-    for k in range(4):
+    for k in range(N):
         image, label = case(k)
         save(tmp_path / f"p{k}/image.nii.gz", image, AFFINE)
         save(tmp_path / f"p{k}/organ.nii.gz", np.roll(label > 0, k, 0).astype(np.uint8), AFFINE)
@@ -378,7 +378,7 @@ def test_a_layout_without_a_mask_is_told(tmp_path: Path) -> None:
 
 
 def test_the_command_shows_errors_first_and_says_it_by_its_code(bench: Bench, folder: Path) -> None:
-    assert bench("data", "check", folder).out == "ellipsoids: 6 cases read, 0 errors, 0 warnings.\n"
+    assert bench("data", "check", folder).out == "ellipsoids: 8 cases read, 0 errors, 0 warnings.\n"
     placed(np.eye(4))(folder)
     ran = bench("data", "check", folder)
     assert ran.code == 0
@@ -389,14 +389,18 @@ def test_the_command_shows_errors_first_and_says_it_by_its_code(bench: Bench, fo
     assert ran.code == 1
     lines = ran.out.splitlines()
     assert lines[0].startswith("error: case_000: ")
-    assert "error: 1 more about labels; --all shows them." in lines
-    assert lines[-1] == "ellipsoids: 6 cases read, 7 errors, 1 warning."
+    assert "error: 3 more about labels; --all shows them." in lines
+    assert lines[-1] == "ellipsoids: 8 cases read, 9 errors, 1 warning."
     ran = bench("data", "check", folder, "--json")
     assert ran.code == 1
     (found,) = json.loads(ran.out)
-    assert (found["errors"], len(found["problems"])) == (7, 8)
+    assert (found["errors"], len(found["problems"])) == (9, 10)
     assert set(found["problems"][0]) == {"severity", "case", "check", "text"}
     assert bench("data", "check", folder / "nowhere").code == 2
+    (folder.parent / "my.yaml").write_text("source: ellipsoids\nlabels: {100: a, 200: b}\n")
+    ran = bench("data", "check", folder.parent / "my.yaml", "--all")
+    assert ran.out.splitlines()[-1] == "ellipsoids: 8 cases read, 1 error, 1 warning."
+    assert ran.out.startswith("error: case_001: ")  # the label that lies elsewhere
     assert bench("data", "check", "phantom").code == 2
 
 

@@ -49,6 +49,8 @@ def test_stars_stand_for_anything_but_hidden_files(tmp_path: Path) -> None:
     assert open_source(config(tmp_path, image="{site}/{case}/*age.nii.gz")).ids == ("a_1",)
     with pytest.raises(InputError, match=r"case id 'a_1' stands for .* and .*tell them apart"):
         open_source(config(tmp_path, image="{site}/{case}/*.nii.gz"))
+    with pytest.raises(InputError, match=r"case 'a_1' has the labels .*image.* and .*label_1"):
+        open_source(config(tmp_path, label="{site}/{case}/*.nii.gz"))
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,7 @@ def test_stars_stand_for_anything_but_hidden_files(tmp_path: Path) -> None:
         ({"label": "x/../../{case}.nii.gz"}, "leaves the folder"),
         ({"label": None, "masks": {"a": ["..\\{case}"]}}, "leaves the folder"),
         ({"image": "scan.nii.gz"}, "has no {case}"),
+        ({"label": "{Case}.nii.gz"}, "has braces around no word"),
         ({"label": "{patient}.nii.gz"}, r"has \['patient'\]"),
         ({"label": None}, "give one of label, masks and segments, not none"),
         ({"masks": {"a": ["{case}"]}}, r"not \['label', 'masks'\]"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def test_a_ready_set_is_complete(name: str, tmp_path: Path) -> None:
     names = config.layout.names if config.layout and config.layout.names else None
     labels = config.labels or dict(enumerate(names or (), start=1))
     assert tasks_of(config, {0: "background", **labels})
+    assert DataConfig.model_validate(config.model_dump(mode="json")) == config
     assert any("FOLDER is" in step for step in ready.about.steps)
     pages = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
     assert f"`{name}`" in pages
@@ -106,6 +108,24 @@ def test_ircadb(tmp_path: Path) -> None:
     }
     prepared = prepare_case(source.load("1"), DataConfig(grid=(32, 32, 32)))
     assert set(np.unique(prepared.label)) == {0, 1, 2, 3, 4}
+
+
+def test_a_slice_that_is_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    ircadb(tmp_path / "set", 1, {"liver": LIVER})
+    slice_ = tmp_path / "set/3Dircadb1.1/PATIENT_DICOM/PATIENT_DICOM/image_3"
+    slice_.symlink_to(slice_.rename(tmp_path / "image_3"))
+    with pytest.raises(InputError, match="image_3 is a link to"):
+        opened("3d-ircadb-01", tmp_path / "set")
+    assert opened("3d-ircadb-01", tmp_path / "set", links=True).load("1").label.any()
+
+
+def test_missing_readers_of_dicom_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ircadb(tmp_path, 1, {"liver": LIVER})
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(InputError, match=r"pip install 'voxelbench\[dicom\]'"):
+        _ = opened("3d-ircadb-01", tmp_path).fingerprint
 
 
 def test_ircadb_without_a_liver_is_refused_but_the_others_are_told(tmp_path: Path) -> None:
