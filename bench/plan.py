@@ -400,7 +400,9 @@ def synthetic_count(ratio: float, used: int | str, n_train: int) -> int:
 
 def _data_spec(config: RunConfig) -> dict[str, Any]:
     """What of the data's configuration changes the volumes; the source is its fingerprint."""
-    spec = config.data.model_dump(mode="json", exclude={"source", "tasks", "kinds"})
+    spec = config.data.model_dump(
+        mode="json", exclude={"source", "name", "layout", "links", "tasks", "kinds"}
+    )
     if not config.data.holdout:  # unset and 0 are the same volumes
         del spec["holdout"]
     return spec

@@ -68,7 +68,7 @@ def open_fitted(
     for path in run["plugins"]:
         load_plugin(Path(path))
     store, config = Store(out), run["config"]
-    cell = _sample_cell(run, out, name, config["seeds"][0] if seed is None else seed)
+    cell = sample_cell(run, out, name, config["seeds"][0] if seed is None else seed)
     _require_fits(store, cell)
     values: dict[str, Any] = {**cell.spec["config"], "device": config["device"]}
     for setting in settings:
@@ -85,7 +85,7 @@ def open_fitted(
     return Fitted(generator, cell, store, data, device)
 
 
-def _sample_cell(run: Mapping[str, Any], out: Path, name: str, seed: int) -> Cell:
+def sample_cell(run: Mapping[str, Any], out: Path, name: str, seed: int) -> Cell:
     """The run's own cell that samples the generator; InputError if the run has none."""
     names, seeds = list(run["config"]["generators"]), run["config"]["seeds"]
     if name not in names:
@@ -167,7 +167,7 @@ def draw(
             "out --labels or choose one that does, such as 3d-lldm."
         )
     fitted.device.use_threads()
-    with tempfile.TemporaryDirectory(prefix="voxelbench-") as scratch, _undamaged():
+    with tempfile.TemporaryDirectory(prefix="voxelbench-") as scratch, undamaged():
         context = Context(
             fitted.cell, fitted.store, folder, fitted.device, lambda *_: None, lambda: False
         )
@@ -222,7 +222,7 @@ def _require_free(folder: Path) -> None:
 
 
 @contextmanager
-def _undamaged() -> Iterator[None]:
+def undamaged() -> Iterator[None]:
     """What was damaged since it was fitted is the user's to mend."""
     try:
         yield

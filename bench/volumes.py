@@ -191,9 +191,20 @@ class VolumeSet:
 
     def export_nifti(self, folder: Path | str) -> Path:
         """Write the set as a Decathlon folder (imagesTr, labelsTr, dataset.json)."""
-        from bench.datasets.decathlon import write_decathlon
+        from bench.datasets.write import ToWrite, write_decathlon
 
-        return write_decathlon(self, Path(folder))
+        cases = (
+            ToWrite(
+                case.id,
+                self.image(i),
+                self.label(i) if self.has_labels else None,
+                np.asarray(case.affine),
+            )
+            for i, case in enumerate(self.cases)
+        )
+        provenance = json.dumps(self.provenance)
+        about = {"description": f"exported volume set; provenance: {provenance}"}
+        return write_decathlon(cases, Path(folder), self.label_names, about)
 
 
 def concatenate(*sets: VolumeSet) -> VolumeSet:

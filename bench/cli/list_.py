@@ -80,6 +80,11 @@ def _show_one(name: str) -> None:
             yaml.safe_dump(read_preset(name), sort_keys=False), highlight=False, markup=False
         )
         return
+    from bench.datasets.ready import ready_names, ready_text
+
+    if name in ready_names():
+        console.print(ready_text(name), highlight=False, markup=False, soft_wrap=True, end="")
+        return
     from bench.registry import EXTRACTORS
 
     if name in EXTRACTORS.names():
@@ -123,10 +128,19 @@ def _model(name: str) -> tuple[Any, str]:
                 plugin.Config,
                 f"{name}: {registry.description(name)} ({registry.origin(name).source})",
             )
+    from bench.datasets.ready import ready_names
     from bench.presets import preset_names
 
     plugins = [*GENERATORS.names(), *GENERATORS.control_names(), *SEGMENTERS.names()]
-    known = [*KINDS, "run", "engine", *plugins, *EXTRACTORS.names(), *preset_names()]
+    known = [
+        *KINDS,
+        "run",
+        "engine",
+        *plugins,
+        *EXTRACTORS.names(),
+        *preset_names(),
+        *ready_names(),
+    ]
     raise InputError(f"There is nothing named {name!r} to list: {nearest(name, known)}")
 
 

@@ -6,7 +6,22 @@ import sys
 
 import typer
 
-from bench.cli import clean, doctor, estimate, list_, report, run, sample, status, validate
+from bench.cli import (
+    clean,
+    data_check,
+    data_get,
+    data_phantom,
+    data_show,
+    doctor,
+    estimate,
+    export,
+    list_,
+    report,
+    run,
+    sample,
+    status,
+    validate,
+)
 from bench.errors import InputError
 from bench.names import complaint
 
@@ -26,6 +41,13 @@ app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("sample")(sample.sample)
 app.command("estimate")(estimate.estimate)
+app.command("export")(export.export)
+data = typer.Typer(help="Check, look at, get and make data sets.", no_args_is_help=True)
+data.command("check")(data_check.check)
+data.command("show")(data_show.show)
+data.command("get")(data_get.get)
+data.command("phantom")(data_phantom.phantom)
+app.add_typer(data, name="data")
 
 
 def main() -> None:

@@ -29,7 +29,11 @@ def run(
         str, typer.Option(help='"all", "none", or names separated by commas.')
     ] = "all",
     data: Annotated[
-        str, typer.Option(help='"phantom", a folder in the Decathlon layout, or a YAML file.')
+        str,
+        typer.Option(
+            help='"phantom", a folder in the Decathlon layout, NAME=FOLDER of a ready data set '
+            "(bench list datasets), or a YAML file."
+        ),
     ] = "phantom",
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; runs/DATA-PRESET by default.")

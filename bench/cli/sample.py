@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,6 +53,7 @@ def sample(
     """
     from rich.console import Console
 
+    from bench.cli.counting import counting
     from bench.report import file_name
     from bench.sampling import draw, open_fitted
 
@@ -62,7 +61,7 @@ def sample(
     fitted = open_fitted(run, generator, seed, settings)
     folder = out or run / "samples" / f"{file_name(generator)}-{fitted.cell.tags.seed}"
     try:
-        with _progress(console) as tick:
+        with counting() as tick:
             drawn = draw(fitted, folder, first, count, labels, tick)
         if nifti:
             drawn.volumes.export_nifti(folder / "nifti")
@@ -77,17 +76,3 @@ def sample(
 
 def _say(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    bar = Progress(
-        BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
-    )
-    bar.disable = not console.is_terminal
-    with bar:
-        task = bar.add_task("volumes", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""Data sets and their preparation: phantom and Decathlon folders to volume sets.
+"""Data sets and their preparation: the phantom and folders of scans to volume sets.
 
 from bench.datasets.prepare import prepare
 
@@ -31,8 +31,12 @@ __all__ = [
 
 def builtin_datasets() -> list[tuple[str, str]]:
     """(name, description) of what ``--data`` takes, for ``bench list datasets``."""
+    from bench.datasets.ready import read_ready, ready_names
+
+    ready = [(f"{name}=FOLDER", read_ready(name).about.shows) for name in ready_names()]
     return [
         ("phantom", "procedural liver MR with portal vein, hepatic vein and HCC; no download"),
         ("FOLDER", "Decathlon layout: imagesTr, labelsTr, dataset.json"),
         ("FILE.yaml", "fields of the data configuration: source, grid, labels, tasks, split, ..."),
+        *ready,
     ]

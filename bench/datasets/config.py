@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from bench.datasets.layout import Layout
+from bench.datasets.ready import read_ready, ready_names
 from bench.errors import InputError, nearest
 from bench.generator import Frozen
 from metrics.segmentation import Kind
@@ -25,8 +27,19 @@ class DataConfig(Frozen):
 
     source: str = Field(
         PHANTOM,
-        description='"phantom", a folder in the layout of the Medical Segmentation Decathlon, or a '
-        "YAML file with these fields (values given beside it win)",
+        description='"phantom", a folder in the layout of the Medical Segmentation Decathlon or '
+        "that layout describes, or a YAML file with these fields (values given beside it win)",
+    )
+    name: str | None = Field(
+        None, description="what the tables call the data set; None: its own name, or its folder's"
+    )
+    layout: Layout | None = Field(
+        None,
+        description="where images and labels lie in a folder without dataset.json, see "
+        "docs/datasets.md",
+    )
+    links: bool = Field(
+        False, description="follow symbolic links that lead out of the data set's folder"
     )
     cases: int | None = Field(
         None,
@@ -92,6 +105,12 @@ class DataConfig(Frozen):
             return {**_read_yaml(Path(source)), **given}
         return values
 
+    @model_validator(mode="after")
+    def _layout_of_a_folder(self) -> DataConfig:
+        if self.layout is not None and self.source == PHANTOM:
+            raise ValueError("a layout is that of a folder; give the folder as source")
+        return self
+
     @field_validator("grid")
     @classmethod
     def _sides(cls, grid: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -144,8 +163,9 @@ class DataConfig(Frozen):
 def read_data_argument(value: str) -> dict[str, Any]:
     """The fields of `DataConfig` that ``--data VALUE`` sets.
 
-    VALUE is "phantom", a folder in the Decathlon layout, or a YAML file of fields; a relative
-    `source` in a YAML file is taken from the file's own folder.
+    VALUE is "phantom", a folder in the Decathlon layout, a ready data set and its folder as in
+    3d-ircadb-01=FOLDER, or a YAML file of fields; a relative `source` in a YAML file is taken from
+    the file's own folder.
 
     Raises:
         InputError: VALUE is none of them, or the YAML file is broken or has unknown fields.
@@ -153,13 +173,21 @@ def read_data_argument(value: str) -> dict[str, Any]:
     path = Path(value)
     if value == PHANTOM:
         return {"source": PHANTOM}
+    name, _, folder = value.partition("=")
+    if name in ready_names() and not path.exists():
+        if not folder:
+            raise InputError(
+                f"--data {value!r} needs the folder of the data set: give {name}=FOLDER; bench "
+                f"data get {name} says how to get it."
+            )
+        return {**read_ready(name).data, "source": str(Path(folder).expanduser())}
     if path.suffix.lower() in _YAML:
         return _read_yaml(path)
     if path.is_dir():
         return {"source": value}
     raise InputError(
-        f'--data {value!r} is neither "phantom" nor an existing folder nor a YAML file; '
-        "give one of these."
+        f'--data {value!r} is neither "phantom" nor an existing folder nor a YAML file nor '
+        f"NAME=FOLDER of a ready data set ({', '.join(ready_names())}); give one of these."
     )
 
 
@@ -193,9 +221,7 @@ def _check_field(path: Path, key: str) -> None:
 def _relative_to_file(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
     source = fields.get("source", PHANTOM)
     if not isinstance(source, str) or Path(source).suffix.lower() in _YAML:
-        raise InputError(
-            f'The data file {path} has source {source!r}; give "phantom" or a Decathlon folder.'
-        )
+        raise InputError(f'The data file {path} has source {source!r}; give "phantom" or a folder.')
     if source == PHANTOM:
         return {**fields, "source": source}
     return {**fields, "source": str(path.parent / Path(source).expanduser())}

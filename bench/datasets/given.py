@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from bench.datasets.config import PHANTOM, DataConfig
 from bench.datasets.labels import BACKGROUND
-from bench.datasets.nifti import read_label
+from bench.datasets.nifti import SUFFIXES, read_label
 from bench.datasets.prepare import prepare_case
 from bench.datasets.source import RawCase
 from bench.errors import InputError
 from bench.volumes import Label, VolumeSet, new_array
-
-SUFFIXES = (".nii.gz", ".nii")
 
 
 class GivenLabel(NamedTuple):
@@ -118,7 +116,8 @@ def _declared(path: Path, data: DataConfig) -> Mapping[int, str]:
 
 def _on_grid(file: Path, data: DataConfig) -> GivenLabel:
     """The label map in `file` as it is where it lies on the run's grid, else prepared."""
-    label, affine = read_label(file)
+    scan = read_label(file)
+    label, affine = scan.voxels, scan.affine
     id = file.name[: -len(next(s for s in SUFFIXES if file.name.lower().endswith(s)))]
     turn = nib.io_orientation(affine)
     turned = nib.apply_orientation(label, turn)

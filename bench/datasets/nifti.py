@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from bench.datasets.scan import Scan
 from bench.errors import InputError
 
+SUFFIXES = (".nii.gz", ".nii")
 _LABEL_TOLERANCE = 1e-3  # of float labels from whole numbers, e.g. after a resampling
 _UNREADABLE = (
     ImageFileError,
@@ -23,40 +26,36 @@ _UNREADABLE = (
     OSError,
     ValueError,
     TypeError,
+    MemoryError,  # a header that declares more voxels than there is room for
     zlib.error,
 )
 
 
-def read_image(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Image (X, Y, Z) as float32 and its affine (4, 4) to RAS+ mm.
+def read_image(path: Path) -> Scan:
+    """Image (X, Y, Z) as float32; its values are not checked.
 
     Raises:
-        InputError: the file is damaged, not 3D, without voxel size, or its values are not finite
-            or all the same.
+        InputError: the file is damaged, not 3D, or without voxel size.
     """
-    voxels, affine = _read(path)
-    image = np.asarray(voxels, dtype=np.float32)
-    if not np.isfinite(image).all():
-        count = int(image.size - np.count_nonzero(np.isfinite(image)))
-        raise InputError(
-            f"{path} has {count} voxels that are not finite (NaN, infinite or beyond float32); "
-            "replace them."
-        )
-    if image.min() == image.max():
-        raise InputError(f"{path} has the value {image.min():g} everywhere; remove the case.")
-    return image, affine
+    scan = _read(path)
+    return replace(scan, voxels=np.asarray(scan.voxels, dtype=np.float32))
 
 
-def read_label(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Label map (X, Y, Z) as uint8 and its affine (4, 4) to RAS+ mm.
+def read_label(path: Path) -> Scan:
+    """Label map (X, Y, Z) as uint8.
 
     Raises:
         InputError: the file is damaged, not 3D, without voxel size, or its values are not whole
             numbers (to 0.001) of 0 to 255.
     """
-    voxels, affine = _read(path)
+    scan = _read(path)
+    return replace(scan, voxels=whole_labels(scan.voxels, path))
+
+
+def whole_labels(voxels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+    """Label values as uint8: rounded, never truncated; InputError for what is no label id."""
     if voxels.dtype == np.uint8:
-        return voxels, affine
+        return voxels
     rounded = np.rint(voxels)
     # NaN fails this comparison as well.
     wrong = ~(np.abs(voxels - rounded) <= _LABEL_TOLERANCE) | (rounded < 0) | (rounded > 255)
@@ -66,7 +65,8 @@ def read_label(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
             f"{path} has label values such as {values}, expected whole numbers of 0 to 255; "
             "store the labels as integers."
         )
-    return rounded.astype(np.uint8), affine
+    labels: NDArray[np.uint8] = rounded.astype(np.uint8)
+    return labels
 
 
 def write_volume(path: Path, voxels: NDArray[Any], affine: NDArray[np.float64]) -> None:
@@ -79,7 +79,7 @@ def write_volume(path: Path, voxels: NDArray[Any], affine: NDArray[np.float64]) 
     nib.save(image, path)
 
 
-def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
+def _read(path: Path) -> Scan:
     try:
         file = nib.load(path)
         voxels = np.asanyarray(file.dataobj)
@@ -91,7 +91,7 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}: {error}); fetch the file again."
         ) from error
-    if voxels.ndim == 4 and voxels.shape[3] == 1:
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
     if voxels.ndim != 3 or min(voxels.shape) < 2:
         raise InputError(
@@ -104,7 +104,20 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
             f"{path} has voxel sizes {zooms} mm and affine "
             f"{affine[:3].tolist()}, which give no place to its voxels; correct its header."
         )
-    return voxels, affine
+    return Scan(voxels, affine, path, _forms(file.header))
+
+
+def _forms(header: Any) -> dict[str, NDArray[np.float64]]:
+    """The affines that a NIfTI header declares, "sform" and "qform", by name."""
+    forms = {}
+    for name, get in (("sform", header.get_sform), ("qform", header.get_qform)):
+        try:
+            affine, code = get(coded=True)
+        except (ValueError, np.linalg.LinAlgError):  # a quaternion that is none
+            continue
+        if code and affine is not None:
+            forms[name] = np.asarray(affine, dtype=np.float64)
+    return forms
 
 
 def _stored_zooms(path: Path, header: Any) -> list[float]:

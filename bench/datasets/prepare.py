@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.datasets.config import DataConfig
+from bench.datasets.duplicates import SeenImages, refuse_twice, voxel_key
 from bench.datasets.geometry import (
     filling_window,
     fixed_window,
@@ -39,6 +40,7 @@ class PreparedCase(NamedTuple):
     label: NDArray[np.uint8]  # (D, H, W)
     affine: NDArray[np.float64]  # (4, 4)
     source: dict[str, Any]
+    key: str = ""  # of the image as its file has it; "" for images that are made, not read
 
 
 def prepare(
@@ -60,7 +62,7 @@ def prepare(
         progress: called with (cases done, of how many) after every case.
 
     Raises:
-        InputError: too few patients to split, or a case that is not usable.
+        InputError: too few patients to split, a case that is not usable, or one image twice.
     """
     patients = {id: source.patient(id) for id in source.ids}
     parts = split_cases(patients, config.split, config.seed, config.holdout or 0)
@@ -69,13 +71,15 @@ def prepare(
         "source_fingerprint": source.fingerprint,
         "config": config.model_dump(mode="json"),
     }
-    done, sets = 0, {}
+    done, sets, seen = 0, {}, SeenImages()
     for part, ids in parts.items():
         writer = VolumeSetWriter(
             folder / part, config.grid, source.label_names, {**provenance, "part": part}
         )
         with writer:
             for id, case in zip(ids, _in_order(_case_of(source, config), ids), strict=True):
+                if case.key:
+                    refuse_twice(seen, id, case.key, source.name)
                 known = {"patient": patients[id], **case.source}
                 writer.append(id, case.image, case.label, case.affine, known)
                 done += 1
@@ -104,7 +108,7 @@ def prepare_case(raw: RawCase, config: DataConfig) -> PreparedCase:
 
     The affine is updated so that every voxel keeps its place in the world.
     """
-    image, label, affine = _to_ras(raw)
+    image, label, affine = to_ras(raw)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     box = foreground_box(label, config.margin)
     if config.spacing is None:
@@ -154,7 +158,8 @@ def _warn_of_cut_foreground(sets: dict[str, VolumeSet], config: DataConfig) -> N
         )
 
 
-def _to_ras(raw: RawCase) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]:
+def to_ras(raw: RawCase) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]:
+    """Image, label and affine with the axes closest to right, anterior, superior."""
     turn = nib.io_orientation(raw.affine)
     affine = raw.affine @ nib.orientations.inv_ornt_aff(turn, raw.image.shape)
     image = nib.apply_orientation(raw.image, turn)
@@ -166,12 +171,17 @@ def _case_of(source: Source, config: DataConfig) -> Callable[[str], PreparedCase
         raw = source.load(id)
         if source.on_grid:
             return PreparedCase(raw.image, raw.label, raw.affine, raw.source)
-        try:
-            return prepare_case(raw, config)
-        except InputError as error:
-            raise InputError(f"Case {id} of {source.name} cannot be prepared: {error}.") from error
+        return prepare_named(raw, config, id, source.name)._replace(key=voxel_key(raw.image))
 
     return case
+
+
+def prepare_named(raw: RawCase, config: DataConfig, id: str, name: str) -> PreparedCase:
+    """`prepare_case` of case `id` of the data set `name`, whose errors say so."""
+    try:
+        return prepare_case(raw, config)
+    except InputError as error:
+        raise InputError(f"Case {id} of {name} cannot be prepared: {error}.") from error
 
 
 def _in_order(

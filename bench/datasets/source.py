@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from bench.datasets.config import PHANTOM, PHANTOM_CASES, DataConfig
 from bench.datasets.labels import merge_names
 from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.datasets.folder import FolderSource
 
 # Raised whenever a change makes the phantom of a (seed, index) another one.
 PHANTOM_VERSION = 1
@@ -62,11 +65,21 @@ class Source(Protocol):
 
 def open_source(config: DataConfig) -> Source:
     """The source that `config` names; InputError if it is missing or broken."""
-    if config.source == PHANTOM:
-        return PhantomSource(config)
-    from bench.datasets.decathlon import DecathlonSource
+    return PhantomSource(config) if config.source == PHANTOM else open_folder(config)
 
-    return DecathlonSource(config)
+
+def open_folder(config: DataConfig, strict: bool = True) -> FolderSource:
+    """The folder that `config` names.
+
+    Without `strict`, cases that the folder lists but does not have are left out, and told in its
+    `listing_faults`; InputError is left for what hides the cases altogether.
+    """
+    from bench.datasets.decathlon import DecathlonSource
+    from bench.datasets.layouts import LayoutSource
+
+    if config.layout is None:
+        return DecathlonSource(config, strict)
+    return LayoutSource(config, config.layout, strict)
 
 
 def patient_of(id: str, rule: str | None) -> str:

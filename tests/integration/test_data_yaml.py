@@ -10,7 +10,6 @@ import pytest
 from conftest import Ran
 
 from bench.datasets.config import DataConfig
-from bench.datasets.decathlon import write_decathlon
 from bench.datasets.prepare import prepare
 from bench.datasets.source import open_source
 
@@ -21,7 +20,7 @@ def test_a_yaml_file_decides_over_the_preset(bench: Callable[..., Ran], tmp_path
     sets = prepare(open_source(phantom), phantom, tmp_path / "sets")
     for part, volumes in sets.items():
         assert len(volumes) >= 1, part
-    write_decathlon(sets["train"], tmp_path / "scans")
+    sets["train"].export_nifti(tmp_path / "scans")
     (tmp_path / "data.yaml").write_text(
         "source: scans\n"
         "grid: [48, 32, 32]\n"

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from bench.datasets import DataConfig, Task, builtin_datasets, default_tasks, tasks_of
 from bench.datasets import read_data_argument as read
 from bench.datasets.labels import merge_names
+from bench.datasets.ready import ready_names
 from bench.errors import InputError
 
 PAPER = {0: "background", 1: "liver", 2: "portal vein", 3: "hepatic vein", 4: "HCC"}
@@ -66,7 +67,7 @@ def test_yaml_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("sorce: x", "unknown field 'sorce': did you mean source"),
-        ("zzz: 1", "unknown field 'zzz': known are source, cases"),
+        ("zzz: 1", "unknown field 'zzz': known are source, "),
         ("source: [1", "not valid YAML"),
         ("just text", "holds 'just text'"),
         ("source: 3", "has source 3"),
@@ -166,4 +167,6 @@ def test_listing_data_sets_imports_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
-    assert [name for name, _ in builtin_datasets()] == ["phantom", "FOLDER", "FILE.yaml"]
+    named = [name for name, _ in builtin_datasets()]
+    ready = [f"{name}=FOLDER" for name in ready_names()]
+    assert named == ["phantom", "FOLDER", "FILE.yaml", *ready]
