@@ -28,17 +28,18 @@ from typing import NamedTuple
 Call = Callable[[Sequence[str]], str]
 """Runs a command in the current folder and returns what it printed; an error ends the page."""
 
-WIDTH = "100"
+WIDTH = "120"
 """Columns of the terminal that the pages show."""
 ANY = "..."
 _FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 _VARYING = (
     (re.compile(r"[─━┏┓┗┛┡┩┳┻╇┴┬┼│┃└┘├┤]+"), " "),  # lines of a table
     (re.compile(r"\s+"), " "),
     (re.compile(r"(\d+ h )?\d+(\.\d+)? (s|min)\b"), "#"),
     (re.compile(r"\d+(\.\d+)? ([MG]i?B|%)"), "#"),
     (re.compile(r"\[[-+0-9., ]+\]"), "#"),  # an interval
-    (re.compile(r"[-+]?\d+\.\d+(e-?\d+)?"), "#"),
+    (re.compile(r"(< ?)?[-+]?\d+\.\d+(e-?\d+)?"), "#"),
 )
 
 
@@ -68,9 +69,8 @@ def commands(body: str) -> Iterator[tuple[str, list[str]]]:
 
     A command goes on in the next line after a backslash.
     """
-    for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
-        command, printed = re.fullmatch(r"((?:.*\\\n)*.*)\n(.*)", part, re.DOTALL).groups()
-        yield command, printed.splitlines()
+    for found in _COMMAND.finditer(body):
+        yield found[1], found[2].splitlines()
 
 
 def masked(lines: Sequence[str]) -> str:

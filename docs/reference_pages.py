@@ -33,7 +33,7 @@ def _sections(command: Any, name: str) -> Iterator[str]:
     yield f"## {name}\n\n{command.help or ''}\n\n    {usage}\n"
     records = [record for p in command.params if (record := p.get_help_record(context))]
     if records:
-        yield "| | |\n| --- | --- |"
+        yield "| option | meaning |\n| --- | --- |"
         yield from (f"| `{_cell(names)}` | {_cell(told)} |" for names, told in records)
         yield ""
 
