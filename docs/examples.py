@@ -28,7 +28,7 @@ from typing import NamedTuple
 Call = Callable[[Sequence[str]], str]
 """Runs a command in the current folder and returns what it printed; an error ends the page."""
 
-WIDTH = "120"
+WIDTH = "132"
 """Columns of the terminal that the pages show."""
 ANY = "..."
 _FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
@@ -141,6 +141,7 @@ def _run(block: Block, where: str, call: Call, renew: bool) -> Iterator[str]:
     """The lines of a console block, with what its commands print."""
     for command, expected in commands(block.body):
         printed = call(shlex.split(command.replace("\\\n", "")))
+        printed = printed.replace(f"{Path.cwd()}/", "")  # a scratch folder's name is nobody's
         lines = [line.rstrip() for line in printed.strip("\n").splitlines()]
         if renew:
             lines = renewed(expected, lines)

@@ -30,7 +30,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     for marker, text in GENERATED.items():
         if marker in markdown:
             markdown = markdown.replace(marker, text())
-    return _FORMULA.sub(lambda m: f'<div class="formula">{convert(m[1], "block")}</div>', markdown)
+    return _FORMULA.sub(lambda m: f'<div class="formula">{convert(m[1], display="block")}</div>', markdown)
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
