@@ -1,4 +1,4 @@
-"""The reference pages whose text is the code's: commands from the command line, keys from the models.
+"""The reference pages whose text is the code's: commands, and keys of the configuration.
 
 The site's build puts them in the place of their markers (`site_hooks.py`).
 """
@@ -49,11 +49,15 @@ def configuration() -> str:
 
 
 def _table(model: type[BaseModel]) -> list[str]:
-    rows = [f"| `{key}` | {_cell(told)} | {_value(default)} |" for key, told, default in keys(model)]
+    rows = [
+        f"| `{key}` | {_cell(told)} | {_value(default)} |" for key, told, default in keys(model)
+    ]
     return ["| key | meaning | default |", "| --- | --- | --- |", *rows]
 
 
-def keys(model: type[BaseModel], prefix: str = "", given: Any = None) -> Iterator[tuple[str, str, Any]]:
+def keys(
+    model: type[BaseModel], prefix: str = "", given: Any = None
+) -> Iterator[tuple[str, str, Any]]:
     """(key, meaning, default) of every field, of those within parts after their part."""
     for name, field in model.model_fields.items():
         default = field.default if given is None else getattr(given, name)
@@ -64,8 +68,11 @@ def keys(model: type[BaseModel], prefix: str = "", given: Any = None) -> Iterato
 
 
 def _value(value: Any) -> str:
-    if value is PydanticUndefined or value is None or value == "":
-        return "–" if value != "" else ""
+    """A default as YAML writes it; nothing for an empty text or a value that must be given."""
+    if value is PydanticUndefined or value == "":
+        return ""
+    if value is None:
+        return "`null`"
     if isinstance(value, tuple):
         return f"`[{', '.join(map(str, value))}]`"
     return f"`{value}`"

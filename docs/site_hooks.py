@@ -1,4 +1,4 @@
-"""What the site's build adds to the pages: generated references, formulas, the list of decisions."""
+"""What the build of the site adds: generated references, formulas, the list of decisions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ GENERATED = {
     "<!-- reference: configuration -->": reference_pages.configuration,
 }
 _FORMULA = re.compile(r"^```math\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_OUTSIDE = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>")
+_OUTSIDE = re.compile(
+    r"<(?:script|link|img|iframe|source)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>"
+)
 
 
 def on_config(config: Any) -> Any:
@@ -30,7 +32,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     for marker, text in GENERATED.items():
         if marker in markdown:
             markdown = markdown.replace(marker, text())
-    return _FORMULA.sub(lambda m: f'<div class="formula">{convert(m[1], display="block")}</div>', markdown)
+    return _FORMULA.sub(
+        lambda m: f'<div class="formula">{convert(m[1], display="block")}</div>', markdown
+    )
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:

@@ -25,6 +25,8 @@ from bench.engine.config import EngineConfig, read_engine
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.parent.name != "adr")
+EVERY = [ROOT / "README.md", *PAGES]
+COMMAND: Any = get_command(app)
 UsageError = typer.BadParameter.__bases__[0]
 RUN = [page for page in PAGES if "```console" in page.read_text(encoding="utf-8")]
 
@@ -77,7 +79,7 @@ def command_lines(text: str) -> Iterator[str]:
 
 def parse(line: str) -> None:
     """UsageError if the command line does not take it; a command's bare name is enough."""
-    command: Any = get_command(app)
+    command = COMMAND
     words = [word for word in shlex.split(line, comments=True)[1:] if word != "…"]
     while isinstance(command, TyperGroup):
         _, command, words = command.resolve_command(typer.Context(command), words)
@@ -85,7 +87,7 @@ def parse(line: str) -> None:
         command.make_context(command.name, words)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=str)
+@pytest.mark.parametrize("page", EVERY, ids=names(EVERY))
 def test_every_command_line_of_a_page_is_taken(page: Path) -> None:
     for line in command_lines(page.read_text(encoding="utf-8")):
         try:
@@ -101,9 +103,9 @@ def test_a_command_line_with_an_unknown_option_is_refused() -> None:
 
 
 def test_every_option_named_alone_exists() -> None:
-    known = {name for p in parameters(get_command(app)) for name in p.opts}
-    known |= {"--help", "--extra-index-url"}  # the latter is pip's
-    for page in [ROOT / "README.md", *PAGES]:
+    known = {name for p in parameters(COMMAND) for name in p.opts}
+    known |= {"--help", "--extra-index-url", "--only"}  # pip's, and docs/ablations.py's
+    for page in EVERY:
         found = set(re.findall(r"`(--[a-z-]+)\b[^`\n]*`", page.read_text(encoding="utf-8")))
         assert found <= known, f"{page.name}: {found - known}"
 
@@ -129,11 +131,7 @@ def bodies(page: Path, language: str) -> list[str]:
     return [block.body for block in found if block.language == language]
 
 
-YAML = [
-    (page, body)
-    for page in [ROOT / "README.md", *PAGES]
-    for body in bodies(page, "yaml")
-]
+YAML = [(page, body) for page in EVERY for body in bodies(page, "yaml")]
 
 
 @pytest.mark.parametrize(("page", "body"), YAML, ids=[page.name for page, _ in YAML])

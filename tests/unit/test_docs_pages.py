@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 from conftest import ROOT, Ran
 
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 SAID = ["[1/2] prepare 0.3 s, 4 s left", "FID 147.76 [97, 194], 8 volumes"]
 
 
@@ -58,14 +59,18 @@ def test_what_is_said_is_compared(examples: ModuleType, printed: list[str]) -> N
 def test_dots_stand_for_any_lines_and_stay_when_a_page_is_renewed(examples: ModuleType) -> None:
     printed = ["a 1.5", "b", "c", "d 2.5", "e"]
     assert examples.agree(["a 1.0", "...", "d 2.0", "e"], printed)
-    assert examples.renewed(["a 1.0", "...", "d 2.0", "e"], printed) == ["a 1.5", "...", *printed[3:]]
+    assert examples.renewed(["a 1.0", "...", "d 2.0", "e"], printed) == [
+        "a 1.5",
+        "...",
+        *printed[3:],
+    ]
     assert examples.renewed(["...", "e"], printed) == ["...", "e"]
     assert not examples.agree(["...", "x", "..."], printed)
     with pytest.raises(examples.Different, match="x"):
         examples.renewed(["...", "x", "..."], printed)
 
 
-PAGE = '''# Page
+PAGE = """# Page
 
 ```text title="a.txt"
 one
@@ -78,7 +83,7 @@ $ cat \\
 one
 three
 ```
-'''
+"""
 
 
 def test_a_page_is_run_in_order_and_a_lie_is_named(
@@ -102,8 +107,8 @@ def test_the_page_of_commands_has_what_help_says(
     page = reference_pages.commands()
     for name in re.findall(r"^## bench (\S+)$", page, re.MULTILINE):
         section = page.split(f"## bench {name}\n")[1].split("\n## ")[0]
-        told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", bench(name, "--help").out)) - {"--help"}
-        assert {f"--{option}" for option in re.findall(r"`--([a-z-]+)", section)} == told, name
+        told = _OPTION.findall(bench(name, "--help").out)
+        assert set(_OPTION.findall(section)) == set(told) - {"--help"}, name
     assert "## bench run" in page
 
 
