@@ -59,7 +59,7 @@ def test_every_page_loads_only_what_lies_beside_it(site: Path) -> None:
             assert (page.parent / address.split("?")[0].split("#")[0]).exists(), address
 
 
-def test_no_script_or_style_of_the_site_is_from_elsewhere(site: Path) -> None:
+def test_no_style_of_the_site_is_from_elsewhere(site: Path) -> None:
     for path in site.rglob("*.css"):
         text = path.read_text(encoding="utf-8")
         assert "@import" not in text
