@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import importlib.util
 import re
 import shlex
@@ -58,6 +60,7 @@ def test_a_page_prints_what_it_says(
 
     def call(command: Sequence[str]) -> str:
         if command[0] == "bench":
+            gc.freeze()  # every cell collects garbage, which need not look at all modules
             with restored():  # a new process knows no plug-in files
                 ran = bench(*command[1:])
             assert ran.code == 0, f"{command}: {ran.err}"
@@ -67,7 +70,11 @@ def test_a_page_prints_what_it_says(
             [program, *command[1:]], check=True, stdout=subprocess.PIPE, text=True
         ).stdout
 
-    examples.run_page(page, call)
+    importlib.import_module("monai.networks.nets")  # before memory is frozen
+    try:
+        examples.run_page(page, call)
+    finally:
+        gc.unfreeze()
 
 
 def command_lines(text: str) -> Iterator[str]:
