@@ -28,7 +28,7 @@ class InlineEngine:
         again: Again,
     ) -> Outcome:
         """Execute every cell that is not done; failures block only what needs them."""
-        schedule = Schedule(store, cells, watcher, again)
+        schedule, frozen = Schedule(store, cells, watcher, again), False
         while (cell := schedule.take()) is not None or schedule.waits:
             stop_if(stop_requested)
             if cell is None:
@@ -48,6 +48,9 @@ class InlineEngine:
                 schedule.busy(cell)
                 continue
             gc.collect()
+            if not frozen:  # what was imported for the first cell stays: not to be searched again
+                gc.freeze()
+                frozen = True
             schedule.ended(cell, status)
         return schedule.outcome
 
