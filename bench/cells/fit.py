@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from bench.cells.context import Context
@@ -16,15 +18,19 @@ def run(context: Context) -> list[Record]:
     stage = _stage(context)
     train, val = context.volumes("train"), context.volumes("val")
     run = context.run(train)
-    state = stage.fit(train, val, run)
+    save_state(stage.name, stage.fit(train, val, run), context.artefacts / "state.pt")
+    return run.records
+
+
+def save_state(stage: str, state: object, path: Path) -> None:
+    """Keep what the fit of `stage` returned; TypeError and others if it cannot be kept."""
     if not isinstance(state, dict):
         raise TypeError(
-            f"The fit of {stage.name} returned {type(state).__name__}, expected a dict of what "
+            f"The fit of {stage} returned {type(state).__name__}, expected a dict of what "
             "sample needs."
         )
-    save_tensors(context.artefacts / "state.pt", _to_cpu(state))
-    torch.load(context.artefacts / "state.pt", weights_only=True)  # what cannot be read fails here
-    return run.records
+    save_tensors(path, _to_cpu(state))
+    torch.load(path, weights_only=True)  # what cannot be read fails here
 
 
 def _stage(context: Context) -> Stage:

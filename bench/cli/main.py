@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from bench.cli import clean, doctor, estimate, list_, report, run, sample, status, validate
+from bench.cli import (
+    check,
+    clean,
+    doctor,
+    estimate,
+    list_,
+    new,
+    report,
+    run,
+    sample,
+    status,
+    validate,
+)
 from bench.errors import InputError
 from bench.names import complaint
 
@@ -26,6 +38,8 @@ app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("sample")(sample.sample)
 app.command("estimate")(estimate.estimate)
+app.add_typer(new.app, name="new")
+app.command("check")(check.check)
 
 
 def main() -> None:
