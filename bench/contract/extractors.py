@@ -73,7 +73,7 @@ def inputs(protocol: str, grid: Grid, seed: int = 0) -> NDArray[np.float32]:
     axes = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in grid), indexing="ij"))
     centres = rng.uniform(-0.3, 0.3, (COUNT, 3, 1, 1, 1))
     blobs = np.exp(-4 * ((axes - centres) ** 2).sum(1))
-    noisy = (0.8 * blobs + 0.2 * rng.random(blobs.shape)).astype(np.float32)
+    noisy: NDArray[np.float32] = (0.8 * blobs + 0.2 * rng.random(blobs.shape)).astype(np.float32)
     return noisy if protocol == "reorient" else noisy[0][:COUNT]
 
 

@@ -78,14 +78,14 @@ def process_state() -> dict[str, object]:
     }
 
 
-def restore(state: Mapping[str, object]) -> None:
+def restore(state: Mapping[str, Any]) -> None:
     """Undo what most disturbs later checks."""
     import torch
 
-    torch.set_default_dtype(state["torch's default dtype"])  # type: ignore[no-untyped-call]
-    torch.set_num_threads(state["torch's threads"])  # type: ignore[arg-type]
-    torch.set_grad_enabled(bool(state["whether torch computes gradients"]))
-    os.chdir(str(state["the working directory"]))
+    torch.set_default_dtype(state["torch's default dtype"])
+    torch.set_num_threads(state["torch's threads"])
+    torch.set_grad_enabled(state["whether torch computes gradients"])
+    os.chdir(state["the working directory"])
 
 
 def changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:

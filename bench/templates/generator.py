@@ -39,7 +39,7 @@ class MyPluginConfig(GeneratorConfig):
 
     latent_dim: int = Field(32, gt=0, description="numbers that a volume is encoded to")
     width: int = Field(16, gt=0, description="channels after the first halving; at most 4 x later")
-    kl_weight: float = Field(1e-3, ge=0, description="of the latents' divergence from the normal")
+    kl_weight: float = Field(1e-5, ge=0, description="of the latents' divergence from the normal")
     training: TrainingConfig = Field(
         TrainingConfig(steps=400, batch_size=4, learning_rate=1e-3, clip_norm=1.0, ema_decay=0.95),
         description="steps, batch size, learning rate and more",

@@ -20,6 +20,7 @@ Bench = Callable[..., Ran]
 TINY = [
     *("--set", "data.cases=10", "--tasks", "liver-only", "--set", "segmentation.training.steps=1"),
     *("--set", "labeller.training.steps=1", "--set", "labeller.config.channels=[4,8]"),
+    *("--set", "scoring.task_features=false"),
 ]
 
 
@@ -55,8 +56,8 @@ def test_the_generator_learns(tmp_path: Path) -> None:
     sets = small_sets(tmp_path, (32, 32, 32))
     train = sets.part("train")
     plugin = GENERATORS.get("learner")
-    training = {"steps": 60, "batch_size": 4, "learning_rate": 3e-3}
-    model = plugin(plugin.Config.model_validate({"width": 8, "training": training}))
+    training = {"steps": 50, "batch_size": 4, "learning_rate": 5e-3, "ema_decay": 0}
+    model = plugin(plugin.Config.model_validate({"width": 4, "training": training}))
     device = Device(accelerator="cpu", precision="32-true")
     state = model.fit(train, sets.part("val"), Run(0, tmp_path, train.grid, {}, device))
 
@@ -69,7 +70,7 @@ def test_the_generator_learns(tmp_path: Path) -> None:
     grey = np.abs(test - train.images().mean()).mean()
     apart = [np.abs(image - drawn).mean(axis=(1, 2, 3)).min() for image in test]
     assert np.mean(apart) < 0.8 * grey
-    assert np.abs(drawn[0] - drawn[1]).mean() > 0.002
+    assert np.abs(drawn[0] - drawn[1]).mean() > 0.001
 
 
 @pytest.mark.parametrize("kind", ["generator", "segmenter"])

@@ -39,13 +39,15 @@ with open(os.environ["GUARD_LOG"], "a") as log:
 sys.addaudithook(guard)
 """
 
+FEW = ("--set", "scoring.task_features=false")
+
 
 @pytest.mark.slow
 def test_nothing_is_said_to_anybody(spawn: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(GUARD)
     log = tmp_path / "log"
     environment = {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}", "GUARD_LOG": str(log)}
-    ran = finish(spawn(*tiny(tmp_path / "out", "toy-joint"), **environment))
+    ran = finish(spawn(*tiny(tmp_path / "out", "toy-joint", "none", *FEW), **environment))
     assert ran.code == 0, ran.err
     lines = log.read_text().splitlines()
     assert "guarded" in lines, "the guard stood"
