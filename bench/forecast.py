@@ -22,7 +22,7 @@ KINDS = {"fit": "fits", "sample": "volumes", "segment": "segmenters", "labeller"
 IMAGE_BYTES, LABEL_BYTES, FEATURE_BYTES, WEIGHT_BYTES = 2, 1, 8, 4
 COPIES = 5
 """Weights in a fit's checkpoints: last, its two moments of Adam, average, best."""
-FREE_VOXELS = 4e8
+FREE_VOXELS = 1e9
 """Voxels through networks below which a run is taken to last less than an hour: twice those of the
 preset quick with everything, which takes 8 minutes on two cores."""
 

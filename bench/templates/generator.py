@@ -39,7 +39,7 @@ class MyPluginConfig(GeneratorConfig):
 
     latent_dim: int = Field(32, gt=0, description="numbers that a volume is encoded to")
     width: int = Field(16, gt=0, description="channels after the first halving; at most 4 x later")
-    kl_weight: float = Field(1e-5, ge=0, description="of the latents' divergence from the normal")
+    kl_weight: float = Field(1e-4, ge=0, description="of the latents' divergence from the normal")
     training: TrainingConfig = Field(
         TrainingConfig(steps=400, batch_size=4, learning_rate=1e-3, clip_norm=1.0, ema_decay=0.95),
         description="steps, batch size, learning rate and more",
@@ -59,7 +59,7 @@ class Encoder(nn.Sequential):
 
 
 class Decoder(nn.Sequential):
-    """Latents (B, latent_dim) -> images (B, 1, D, H, W) in [0, 1]."""
+    """Latents (B, latent_dim) -> what images (B, 1, D, H, W) have beside their mean."""
 
     def __init__(self, grid: Sequence[int], config: MyPluginConfig) -> None:
         widths = _widths(config.width)[::-1]
@@ -74,7 +74,7 @@ class Decoder(nn.Sequential):
                 nn.Upsample(scale_factor=2),
                 nn.Conv3d(before, after, 3, padding=1),
             ]
-        super().__init__(*layers, nn.SiLU(), nn.Conv3d(widths[-1], 1, 3, padding=1), nn.Sigmoid())
+        super().__init__(*layers, nn.SiLU(), nn.Conv3d(widths[-1], 1, 3, padding=1))
 
 
 def _widths(width: int) -> tuple[int, ...]:
@@ -106,6 +106,11 @@ class MyPlugin(Generator):
         """Learn from `train_set` alone; return what sample needs: tensors, numbers, text."""
         config = self.config
         networks = {"encoder": Encoder(run.grid, config), "decoder": Decoder(run.grid, config)}
+        # The mean image needs no network: what is left is what cases differ in.
+        centre = torch.zeros(1, 1, *run.grid)
+        for i in range(len(train_set)):  # one at a time: a set may be larger than the memory
+            centre += torch.from_numpy(train_set.image(i)) / len(train_set)
+        centre = centre.to(run.device)
         # Which cases step t sees follows from the seed and t alone, so that a fit that was stopped
         # goes on as if nothing had been.
         batches = Batches(len(train_set), config.training.batch_size, run.seed)
@@ -114,10 +119,10 @@ class MyPlugin(Generator):
             return torch.from_numpy(train_set.images(rows)).unsqueeze(1).to(run.device)
 
         def losses(nets: Mapping[str, nn.Module], x: Tensor) -> Iterator[tuple[str, Tensor]]:
-            mean, log_variance = nets["encoder"](x).float().chunk(2, dim=1)
+            mean, log_variance = nets["encoder"](x - centre).float().chunk(2, dim=1)
             # The random state was set from the seed and the step: draw freely.
             z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-            error = (nets["decoder"](z).float() - x).abs().mean()
+            error = (centre + nets["decoder"](z).float() - x).square().mean()
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
             yield "all", error + config.kl_weight * kl  # "all": the optimiser of all networks
 
@@ -125,8 +130,8 @@ class MyPlugin(Generator):
             errors = []
             for i in range(len(val)):
                 x = torch.from_numpy(val.image(i))[None, None].to(run.device)
-                mean, _ = nets["encoder"](x).chunk(2, dim=1)
-                errors.append(float((nets["decoder"](mean) - x).abs().mean()))
+                mean, _ = nets["encoder"](x - centre).chunk(2, dim=1)
+                errors.append(float((centre + nets["decoder"](mean) - x).square().mean()))
             return {"error": sum(errors) / max(1, len(errors))}
 
         states = train(
@@ -144,11 +149,13 @@ class MyPlugin(Generator):
         encoder.load_state_dict(states["encoder"])
         with torch.no_grad():
             codes = [
-                encoder.eval()(images([i]))[:, : config.latent_dim] for i in range(len(train_set))
+                encoder.eval()(images([i]) - centre)[:, : config.latent_dim]
+                for i in range(len(train_set))
             ]
         known = torch.cat(codes).float()
         return {
             "decoder": states["decoder"],
+            "centre": centre,
             "mean": known.mean(0),
             "deviation": known.std(0) if len(known) > 1 else torch.ones_like(known[0]),
         }
@@ -161,5 +168,6 @@ class MyPlugin(Generator):
         for i in indices:
             noise = run.noise(i, (1, self.config.latent_dim))  # depends on the seed and i alone
             with torch.no_grad(), run.autocast():
-                image = decoder(state["mean"] + state["deviation"] * noise).float()
+                residual = decoder(state["mean"] + state["deviation"] * noise).float()
+            image = state["centre"] + residual
             yield Sample(image[0, 0].clamp(0, 1).cpu().numpy())
