@@ -78,7 +78,8 @@ def say_what_it_takes(console: Console, plan: Plan, out: Path, workers: int) -> 
 
 def same_command() -> str:
     """What the user typed, for the shell."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    return shlex.join(["bench" if program == "main.py" else program, *sys.argv[1:]])
 
 
 def where_curves_are(out: Path) -> str:

@@ -23,7 +23,10 @@ from bench.store import Store
 GRID = (32, 32, 32)
 VOXELS = 32**3
 WORK = Work(GRID, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0)
-SETTINGS = ["data.cases=10", "segmentation.training.steps=7", "labeller.training.steps=11"]
+SETTINGS = [
+    *("data.cases=10", "segmentation.training.steps=7", "labeller.training.steps=11"),
+    "scoring.task_features=false",
+]
 
 
 def plan_of(*settings: str, generators: str = "toy-slow", segmenters: str = "unet") -> Plan:
