@@ -10,6 +10,7 @@ monai.
 
 from __future__ import annotations
 
+import os
 import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,9 @@ __version__ = "0.1.0"
 
 if _problem := complaint():
     warnings.warn(_problem, RuntimeWarning, stacklevel=2)
+
+# The hub's client reads it once, when it is imported; nobody is to be told that a benchmark runs.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "InputError": "errors",

@@ -54,3 +54,23 @@ def save_tensors(path: Path, state: Any) -> None:
 
     with path.open("wb") as stream:
         torch.save(state, stream)
+
+
+def load_tensors(path: Path, device: Any = "cpu") -> Any:
+    """What `save_tensors` kept: tensors, numbers and text; code in a file is never run.
+
+    InputError if the file is damaged or holds anything else.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} is no readable file of tensors ({type(error).__name__}): it is damaged, or a "
+            "pickle with code, which is never run; remove it and have it made anew."
+        ) from error

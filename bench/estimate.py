@@ -1,4 +1,4 @@
-"""What the stages of a preset's generators cost on this device, from a few true steps of each.
+"""What a configuration's generators and segmenters cost here, from a few true steps of each.
 
 Every stage is measured at the preset's own grid where that fits in memory and time, and otherwise
 at smaller ones, from which the full grid is extrapolated by the law `bench.scaling.LAW`.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import InputError
 from bench.few_steps import brief, changed, largest_batch, parts, with_batch
 from bench.generator import Generator, Stage
-from bench.registry import GENERATORS
+from bench.registry import GENERATORS, SEGMENTERS
 from bench.scaling import Grid, Limits, Work, batched, climb, extrapolate, ladder, shown, volume
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ SAMPLING = "sampling"
 class Row:
     """One stage of a generator, or its sampling, as it was measured and at the full grid."""
 
-    generator: str
-    part: str  # name of the stage, or SAMPLING
+    generator: str  # or segmenter
+    part: str  # name of the stage, SAMPLING or SEGMENTING
     parameters: Mapping[str, int] = field(default_factory=dict)  # by entry of the stage's state
     trained: int = 0  # parameters that an optimiser moves, discriminators too
     steps: int = 0  # of the fit; 0 for sampling
@@ -41,6 +42,7 @@ class Row:
     measured: tuple[Work, ...] = ()  # by size of the grid
     seconds: float = float("nan")  # a step, or a sampled volume, at the full grid
     memory_mb: float = float("nan")  # at the full grid
+    state_mb: float = 0.0  # of what the fit leaves on the disk, at the largest grid measured
     extrapolated: bool = False
     reason: str = ""  # why a larger grid, or any, was not measured
     shared: str = ""  # generator that pays for the stage
@@ -58,10 +60,10 @@ def estimate(
     plugins: Sequence[Path] = (),
     told: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
-    """A row for every stage of every generator of `config` and one for its sampling.
+    """A row for every stage of every generator of `config`, for its sampling, for every segmenter.
 
     Args:
-        config: generators and grid.
+        config: generators, segmenters and grid.
         label_names: of the data set; its volumes are not read.
         limits: of one measurement.
         plugins: files that a measuring process must load first.
@@ -74,6 +76,12 @@ def estimate(
         for name, values in config.generators.items():
             probes = Probes(name, config, label_names, limits, tuple(plugins), Path(folder), told)
             rows += list(_rows(probes, values, known, states))
+        for name, values in config.segmenters.items():
+            training = config.segmentation.training
+            segmenter = SegmenterProbes(
+                name, config, label_names, limits, tuple(plugins), Path(folder), told
+            )
+            rows.append(segmenter.fit(values, training.steps, training.batch_size))
     return rows
 
 
@@ -143,8 +151,7 @@ class Probes:
         steps = sum(int(part["steps"]) for part in training.values())
         row = Row(self.name, stage.name, steps=steps, batch=largest_batch(training))
         row = self._climbed(row, needs, attempt)
-        counts = {"parameters": found.get("parameters", {}), "trained": found.get("trained", 0)}
-        return replace(row, **counts), states
+        return replace(row, **_facts(found)), states
 
     def sampling(self, values: Mapping[str, Any], needs: Mapping[str, Mapping[Grid, Path]]) -> Row:
         """Seconds of a volume with all its denoising steps."""
@@ -174,6 +181,8 @@ class Probes:
         attempt: Callable[[Grid, int], Work | str],
     ) -> Row:
         """The row with what was measured, with one volume where no grid takes a whole batch."""
+        if time.monotonic() > self.limits.until:
+            return replace(row, reason="no time was left to measure it")
         missing = [name for name, by_grid in needs.items() if not by_grid]
         if missing:
             return replace(row, reason=f"needs {', '.join(missing)}, which was not measured")
@@ -198,18 +207,21 @@ class Probes:
         )
 
     def _ladder(self) -> list[Grid]:
-        """The full grid and those smaller ones that the generator takes."""
-        generator = self.generator(self.run.generators[self.name])
+        """The full grid and those smaller ones that the plug-in takes."""
         taken = []
         for grid in ladder(self.run.data.grid):
             try:
-                generator.check(grid, self.label_names)
+                self._check(grid)
             except InputError:
                 continue
             taken.append(grid)
         if not taken:
-            generator.check(self.run.data.grid, self.label_names)  # its own words
+            self._check(self.run.data.grid)  # its own words
         return taken
+
+    def _check(self, grid: Grid) -> None:
+        """InputError if the plug-in cannot take the grid."""
+        self.generator(self.run.generators[self.name]).check(grid, self.label_names)
 
     def _attempt(
         self,
@@ -245,6 +257,43 @@ class Probes:
         shutil.rmtree(folder / "train", ignore_errors=True)
         shutil.rmtree(folder / "resume", ignore_errors=True)
         return work, state, folder
+
+
+@dataclass(frozen=True)
+class SegmenterProbes(Probes):
+    """The measurements of one segmenter."""
+
+    def fit(self, values: Mapping[str, Any], steps: int, batch: int) -> Row:
+        """The row of one fit, whatever its task and arm."""
+        from bench.probe import SEGMENTING
+
+        found: dict[str, Any] = {}
+
+        def attempt(grid: Grid, batch: int) -> Work | str:
+            work, state, folder = self._attempt(grid, SEGMENTING, values, batch, {})
+            found.update(state)
+            shutil.rmtree(folder)
+            return work
+
+        row = self._climbed(Row(self.name, SEGMENTING, steps=steps, batch=batch), {}, attempt)
+        return replace(row, **_facts(found))
+
+    def _check(self, grid: Grid) -> None:
+        import torch
+
+        segmenter = SEGMENTERS.get(self.name)
+        config = segmenter.Config.model_validate(self.run.segmenters[self.name])
+        with torch.device("meta"):
+            segmenter.build(1, len({0, *self.label_names}), grid, config)
+
+
+def _facts(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a state, for a row."""
+    return {
+        "parameters": found.get("parameters", {}),
+        "trained": found.get("trained", 0),
+        "state_mb": found.get("state_mb", 0.0),
+    }
 
 
 def default_limits(config: RunConfig, seconds: float, memory_gib: float | None) -> Limits:

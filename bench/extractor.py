@@ -48,7 +48,7 @@ def decide_extractor(scoring: ScoringConfig) -> ExtractorFacts:
         preprocess = _preprocessing(name, extractor, scoring.preprocess)
         _check_protocol(name, extractor, scoring.protocol)
         path = path or _weights(name, extractor, scoring.weights)
-        sha256 = _built(name, extractor, path, preprocess).sha256
+        sha256 = construct(name, extractor, path, preprocess).sha256
     except InputError:
         raise
     except ValueError as error:
@@ -112,7 +112,7 @@ def check_contract(name: str, extractor: Any) -> None:
         )
 
 
-def _built(name: str, extractor: Any, path: Path | None, preprocess: str) -> Any:
+def construct(name: str, extractor: Any, path: Path | None, preprocess: str) -> Any:
     """The extractor on the CPU; a ValueError is its own sentence, all else becomes InputError."""
     try:
         built = extractor(weights=path, device="cpu", preprocess=preprocess)

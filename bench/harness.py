@@ -164,9 +164,9 @@ def check_stages(generator: Generator) -> None:
 
 def check_batches(generator: Generator, n_train: int) -> None:
     """InputError if a batch of some stage is larger than the training split."""
-    keys = {id(training): key for key, training in _trainings(generator.config)}
+    keys = {id(training): key for key, training in trainings(generator.config)}
     for stage in generator.stages():
-        for key, training in _trainings(stage.config):
+        for key, training in trainings(stage.config):
             if training.batch_size > n_train:
                 key = keys.get(id(training), key)
                 raise InputError(
@@ -176,13 +176,13 @@ def check_batches(generator: Generator, n_train: int) -> None:
                 )
 
 
-def _trainings(part: BaseModel) -> Iterator[tuple[str, TrainingConfig]]:
+def trainings(part: BaseModel) -> Iterator[tuple[str, TrainingConfig]]:
     """Every training configuration within `part`, with its key."""
     for name, value in part:
         if isinstance(value, TrainingConfig):
             yield name, value
         elif isinstance(value, BaseModel):
-            yield from ((f"{name}.{key}", found) for key, found in _trainings(value))
+            yield from ((f"{name}.{key}", found) for key, found in trainings(value))
 
 
 @contextmanager

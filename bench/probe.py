@@ -1,4 +1,4 @@
-"""Measure a few true steps of a stage's fit, or the drawing of a few volumes, in this process.
+"""Measure a few true steps of a fit, or the drawing of a few volumes, in this process.
 
 `bench.estimate` runs `probe` in a process of its own, which may be killed: what was measured is
 written as soon as it is known. A probe knows no model. It runs the stage's own `fit` through the
@@ -25,16 +25,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cells.fit import make_generator
+from bench.cells.labeller import every_label
 from bench.cells.memory import PeakMemory
+from bench.cells.segmentation import fit_segmenter
 from bench.device import Device
 from bench.errors import InputError
 from bench.registry import load_plugin
 from bench.run import Run
 from bench.scaling import Work
+from bench.training_config import TrainingConfig
 from bench.volumes import VolumeSet, VolumeSetWriter
 
 MEASURED, STATE, FAILED = "measured.json", "state.json", "failed.json"
 MEMORY = "memory"  # the reason of a failure for want of it
+SEGMENTING = "segmenting"  # in place of a stage: the plug-in is a segmenter
 WARM, COUNTED, TIMED = 1, 2, (3, 4)
 """Steps of a probed fit: the first is slow, the second is counted, two are timed."""
 STEPS = 5  # one more than is timed, because the last may validate
@@ -48,7 +52,7 @@ class Job:
 
     plugin: str
     config: Mapping[str, Any]  # with few steps already
-    stage: str  # "" draws volumes instead
+    stage: str  # "" draws volumes instead, SEGMENTING fits a segmenter
     grid: tuple[int, int, int]
     label_names: Mapping[int, str]
     batch: int
@@ -69,7 +73,8 @@ def probe(job: Job) -> None:
         if torch.cuda.is_available() and job.device.torch_device().startswith("cuda"):
             whole = torch.cuda.get_device_properties(0).total_memory / _MB
             torch.cuda.set_per_process_memory_fraction(min(1.0, job.memory_mb / whole))
-        (probe_stage if job.stage else probe_sampling)(job)
+        work = {"": probe_sampling, SEGMENTING: probe_segmenter}.get(job.stage, probe_stage)
+        work(job)
     except (torch.OutOfMemoryError, MemoryError):
         _write(job.folder / FAILED, {"reason": MEMORY})
     except InputError as error:
@@ -93,9 +98,27 @@ def probe_stage(job: Job) -> None:
             f"the fit took {watch.step} steps of the training loop and {STEPS} were asked for, so "
             "that nothing could be timed"
         )
-    torch.save(state, job.folder / "state.pt")
-    facts = {"parameters": count_parameters(state), "trained": sum(trained.values())}
-    _write(job.folder / STATE, {**facts, "shapes": shapes(state)})
+    _keep(job, state, sum(trained.values()))
+
+
+def probe_segmenter(job: Job) -> None:
+    """Some steps of the harness's own fit of a segmenter, on all labels at once."""
+    train = random_volumes(job.folder / "train", job)
+    spec = {"segmenter": job.plugin, "config": job.config}
+    training = TrainingConfig(steps=STEPS, batch_size=job.batch)
+    with PeakMemory() as memory:
+        run = _run(job, StepWatch(job, memory))
+        network = fit_segmenter(run, spec, every_label(train), train, train.subset([]), training)
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    _keep(job, {"segmenter": network.state_dict()}, trained)
+
+
+def _keep(job: Job, state: Mapping[str, Any], trained: int) -> None:
+    """Leave the state and what is known of it."""
+    path = job.folder / "state.pt"
+    torch.save(state, path)
+    facts = {"parameters": count_parameters(state), "trained": trained, "shapes": shapes(state)}
+    _write(job.folder / STATE, {**facts, "state_mb": path.stat().st_size / _MB})
 
 
 class StepWatch:

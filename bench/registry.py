@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ RESERVED = {
     **dict.fromkeys(("all", "none", "controls"), "means several of them"),
 }
 """Names that no plug-in may have, and why; the registry of a kind adds its own."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a name may be: it becomes part of paths, commands, pages and tables."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Registry(Generic[T]):
         found: dict[str, EntryPoint] = {}
         groups = (self.group, *([self.controls] if self.controls else []))
         for entry in (entry for group in groups for entry in entry_points(group=group)):
-            self._refuse_reserved(entry.name, f"{_distribution(entry)} ({entry.value})")
+            self._refuse_name(entry.name, f"{_distribution(entry)} ({entry.value})")
             known = found.get(entry.name)
             if known is not None and (known.value, known.group) != (entry.value, entry.group):
                 raise InputError(
@@ -130,6 +133,10 @@ class Registry(Generic[T]):
             return []
         return [hashlib.sha256(self._files[name].read_bytes()).hexdigest()]
 
+    def names_of(self, path: Path) -> list[str]:
+        """The plug-ins that a --plugin file defines, once it is loaded."""
+        return [name for name, file in self._files.items() if file == path.resolve()]
+
     def get(self, name: str) -> T:
         """The plug-in `name`, imported now; InputError with the nearest names if it is unknown."""
         if name not in self._loaded:
@@ -161,7 +168,7 @@ class Registry(Generic[T]):
 
     def register(self, name: str, plugin: T) -> None:
         """Called by the decorators when a plug-in's module is imported."""
-        self._refuse_reserved(name, str(self._importing or _identity(plugin)[0]))
+        self._refuse_name(name, str(self._importing or _identity(plugin)[0]))
         known = self._loaded.get(name)
         entry = self._entries.get(name)
         module, _ = _identity(plugin)
@@ -178,12 +185,22 @@ class Registry(Generic[T]):
         if self._importing is not None and module == _module_name(self._importing):
             self._files[name] = self._importing
 
-    def _refuse_reserved(self, name: str, source: str) -> None:
-        why = self.reserved.get(name.strip())
-        if why is not None:
+    def _refuse_name(self, name: str, source: str) -> None:
+        why = self.name_fault(name)
+        if why:
             raise InputError(
                 f"The {self.kind} {name!r} of {source} has a name that {why}; rename it."
             )
+
+    def name_fault(self, name: str) -> str:
+        """Why no plug-in may have this name; "" if it may."""
+        why = self.reserved.get(name.strip(), "")
+        if not why and not NAME.fullmatch(name):
+            why = (
+                "is not made of at most 64 letters, digits, dots, hyphens and underscores, the "
+                "first a letter or digit"
+            )
+        return why
 
     def _unknown(self, name: str) -> str:
         controls = self.control_names()
@@ -192,10 +209,11 @@ class Registry(Generic[T]):
 
     def description(self, name: str) -> str:
         """First line of the plug-in's docstring, read from its source; a reason if that fails."""
-        if name in self._files:
-            return _docstring(self._files[name], None)
         if name not in self._entries:
-            return (self._loaded[name].__doc__ or "").strip().split("\n", 1)[0]
+            own = getattr(self._loaded[name], "build", self._loaded[name]).__doc__
+            if own is None and name in self._files:
+                return _docstring(self._files[name], None)
+            return (own or "").strip().split("\n", 1)[0]
         entry = self._entries[name]
         try:  # finding a module imports the packages above it
             spec = importlib.util.find_spec(entry.module)

@@ -63,18 +63,28 @@ def draw_pairs(
             continue
         if not path.is_file():  # no distances could be measured
             continue
-        with np.load(path) as kept:
-            pairs = [
-                (upright(synthetic), upright(train), f"{train_id}, distance {distance:.3g}")
-                for synthetic, train, train_id, distance in zip(
-                    *(kept[key] for key in ("synthetic", "train", "train_ids", "distance")),
-                    strict=True,
-                )
-            ]
+        try:
+            pairs = read_pairs(path)
+        except ValueError as error:
+            damaged.append(f"No nearest pairs of {name}: {path} cannot be read: {error}")
+            continue
         files[name] = f"nearest-{file_name(name)}.png"
         folder.mkdir(parents=True, exist_ok=True)
         nearest_pairs(pairs, folder / files[name])
     return files, tuple(damaged)
+
+
+def read_pairs(path: Path) -> list[tuple[NDArray[Any], NDArray[Any], str]]:
+    """Slices of a synthetic volume and its nearest training volume, and a caption, for each pair.
+
+    ValueError if the file holds anything but numbers and text.
+    """
+    names = ("synthetic", "train", "train_ids", "distance")
+    with np.load(path, allow_pickle=False) as kept:
+        return [
+            (upright(synthetic), upright(train), f"{train_id}, distance {distance:.3g}")
+            for synthetic, train, train_id, distance in zip(*(kept[n] for n in names), strict=True)
+        ]
 
 
 def file_name(name: str) -> str:

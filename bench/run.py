@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from bench.device import Device
+from bench.disk import load_tensors
 from bench.ranks import ALONE, Ranks
 from bench.records import Record
 
@@ -76,7 +78,10 @@ class Run:
         return context
 
     def state(self, stage: str | None = None) -> dict[str, Any]:
-        """What the fit of `stage` returned, on the run's device; the only stage by default."""
+        """What the fit of `stage` returned, on the run's device; the only stage by default.
+
+        InputError if its file is damaged or holds code, which is never run.
+        """
         if stage is None:
             if len(self.states) != 1:
                 raise ValueError(
@@ -88,9 +93,7 @@ class Run:
                 f"Stage {stage!r} is not among those needed here, {sorted(self.states)}; name "
                 "it in needs."
             )
-        state: dict[str, Any] = torch.load(
-            self.states[stage], map_location=self.device, weights_only=True
-        )
+        state: dict[str, Any] = load_tensors(self.states[stage], self.device)
         return state
 
     def noise(self, index: int, shape: tuple[int, ...], stream: int = 0) -> torch.Tensor:
@@ -104,3 +107,10 @@ class Run:
             shape, dtype=np.float32
         )
         return torch.from_numpy(draw).to(self.device)
+
+
+def seed_globals(seed: int) -> None:
+    """Set the random states of this process, before a plug-in begins to work in it."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries that plug-ins use still draw from it
+    random.seed(seed)

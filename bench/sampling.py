@@ -66,7 +66,7 @@ def open_fitted(
     """
     run = read_run(out)
     for path in run["plugins"]:
-        load_plugin(Path(path))
+        load_plugin(_own_plugin(Path(path), out))
     store, config = Store(out), run["config"]
     cell = sample_cell(run, out, name, config["seeds"][0] if seed is None else seed)
     _require_fits(store, cell)
@@ -83,6 +83,19 @@ def open_fitted(
         generator.check(data.grid, names)
     device.check()
     return Fitted(generator, cell, store, data, device)
+
+
+def _own_plugin(path: Path, out: Path) -> Path:
+    """A plug-in file that the run was given; InputError if it came with the run's folder.
+
+    A run's folder holds data. Whoever hands one on must not have code run by it.
+    """
+    if not path.is_absolute() or path.resolve().is_relative_to(out.resolve()):
+        raise InputError(
+            f"{out / 'run.json'} names the plug-in file {path} in the run's own folder, from which "
+            "no code is run; move the file elsewhere and give the run's bench run command again."
+        )
+    return path
 
 
 def sample_cell(run: Mapping[str, Any], out: Path, name: str, seed: int) -> Cell:

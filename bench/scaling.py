@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,7 @@ class Limits:
     seconds: float
     memory_mb: float
     gpu: bool = False  # whether the memory is a GPU's
+    until: float = math.inf  # by time.monotonic(), after which nothing more is measured
 
 
 @dataclass(frozen=True)

@@ -367,7 +367,13 @@ def _write_header(stream: Any, n: int, grid: tuple[int, int, int], dtype: np.dty
 
 
 def _memmap(path: Path) -> NDArray[Any]:
-    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(
+            f"{path} is no readable array ({error}): it is damaged, or a pickle with code, which "
+            "is never run; have it made anew."
+        ) from error
     return array
 
 

@@ -75,14 +75,10 @@ class Context:
         Global random states are set too: a plug-in that draws from them must not depend on what
         this process did before.
         """
-        import numpy as np
-        import torch
-
-        from bench.run import Run
+        from bench.run import Run, seed_globals
 
         seed = int(self.spec["seed"])
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - libraries that plug-ins use still draw from it
+        seed_globals(seed)
         states = {
             role.removeprefix("stage:"): self.needed(role) / "state.pt"
             for role in self.cell.needs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from bench.cells.context import Context
@@ -15,13 +17,7 @@ from bench.run import Run
 def run(context: Context) -> list[Record]:
     """Leaves ``state.pt``, what the stage returned."""
     state, run = train(context)
-    if not isinstance(state, dict):
-        raise TypeError(
-            f"The fit of {context.spec['stage']} returned {type(state).__name__}, expected a dict "
-            "of what sample needs."
-        )
-    save_tensors(context.artefacts / "state.pt", _to_cpu(state))
-    torch.load(context.artefacts / "state.pt", weights_only=True)  # what cannot be read fails here
+    save_state(context.spec["stage"], state, context.artefacts / "state.pt")
     return run.records
 
 
@@ -30,6 +26,17 @@ def train(context: Context) -> tuple[object, Run]:
     train_set, val = context.volumes("train"), context.volumes("val")
     run = context.run(train_set)
     return _stage(context).fit(train_set, val, run), run
+
+
+def save_state(stage: str, state: object, path: Path) -> None:
+    """Keep what the fit of `stage` returned; TypeError and others if it cannot be kept."""
+    if not isinstance(state, dict):
+        raise TypeError(
+            f"The fit of {stage} returned {type(state).__name__}, expected a dict of what "
+            "sample needs."
+        )
+    save_tensors(path, _to_cpu(state))
+    torch.load(path, weights_only=True)  # what cannot be read fails here
 
 
 def _stage(context: Context) -> Stage:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from bench.cells.context import Context
 from bench.cells.segmentation import build, fit_segmenter, mean_dice, predict
 from bench.datasets.tasks import Task
-from bench.disk import save_tensors
+from bench.disk import load_tensors, save_tensors
 from bench.records import Record
 from bench.run import Run
 from bench.training_config import TrainingConfig
@@ -66,10 +65,7 @@ def load_labeller(context: Context, volumes: VolumeSet, run: Run) -> tuple[nn.Mo
     """The fitted network of the cell in the role "labeller", in evaluation mode, and its task."""
     task = every_label(volumes)
     network = build(context.store.cell(context.cell.needs["labeller"]).spec, task, run)
-    state = torch.load(
-        context.needed("labeller") / "state.pt", map_location=run.device, weights_only=True
-    )
-    network.load_state_dict(state)
+    network.load_state_dict(load_tensors(context.needed("labeller") / "state.pt", run.device))
     return network.eval(), task
 
 

@@ -43,7 +43,7 @@ def run(context: Context) -> list[Record]:
 
 def read_features(context: Context, role: str) -> dict[str, Features]:
     """Plane -> features of the cell that plays `role`."""
-    with np.load(context.needed(role) / "features.npz") as file:
+    with np.load(context.needed(role) / "features.npz", allow_pickle=False) as file:
         return {plane: file[plane] for plane in file.files}
 
 

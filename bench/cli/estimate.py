@@ -1,4 +1,4 @@
-"""`bench estimate`: memory and time of a preset's generators on this device."""
+"""`bench estimate`: hours, memory and disk of a configuration on this device."""
 
 from __future__ import annotations
 
@@ -10,16 +10,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.complete import generator_names, preset_names, segmenter_names
+
 if TYPE_CHECKING:
     from bench.estimate import Row
+    from bench.forecast import Forecast
 
 
 def estimate(
     preset: Annotated[
-        str, typer.Option(help="quick, small or paper; see bench list presets.")
+        str,
+        typer.Option(
+            help="quick, small or paper; see bench list presets.", autocompletion=preset_names
+        ),
     ] = "paper",
     generators: Annotated[
-        str, typer.Option(help='"all", "controls", or names separated by commas.')
+        str,
+        typer.Option(
+            help='"all", "none", "controls", or names separated by commas.',
+            autocompletion=generator_names,
+        ),
+    ] = "all",
+    segmenters: Annotated[
+        str,
+        typer.Option(
+            help='"all", "none", or names separated by commas.', autocompletion=segmenter_names
+        ),
     ] = "all",
     data: Annotated[
         str, typer.Option(help='"phantom", a folder in the Decathlon layout, or a YAML file.')
@@ -38,13 +54,14 @@ def estimate(
         float | None, typer.Option(help="GiB that may be used; 80 % of what is free by default.")
     ] = None,
     plugin: Annotated[
-        list[Path], typer.Option("--plugin", help="Python file of a generator; repeatable.")
+        list[Path],
+        typer.Option("--plugin", help="Python file of a generator or segmenter; repeatable."),
     ] = [],  # noqa: B006
     json_file: Annotated[
         Path | None, typer.Option("--json", help="File for the same numbers and more.")
     ] = None,
 ) -> None:
-    """Estimate what every stage of every generator costs on this device: nothing is trained.
+    """Estimate what a run costs on this device, stage by stage: nothing is trained.
 
     Example: bench estimate --preset paper --generators ldm-vae,3d-lldm --json costs.json
 
@@ -55,23 +72,24 @@ def estimate(
 
     from bench.config import resolve
     from bench.datasets.config import read_data_argument
-    from bench.datasets.source import open_source
     from bench.estimate import default_limits
     from bench.estimate import estimate as measure
+    from bench.forecast import forecast, to_measure
+    from bench.harness import plan_run
     from bench.registry import load_plugin
 
     signal.signal(signal.SIGTERM, _leave)
     for path in plugin:
         load_plugin(path)
     chosen = [*settings, *([f"device.accelerator={device}"] if device else [])]
-    config = resolve(preset, read_data_argument(data), chosen, generators, "none", {})
-    config.device.check()
+    asked = resolve(preset, read_data_argument(data), chosen, generators, segmenters, {})
+    plan = plan_run(asked, plugin)
+    config = to_measure(plan)
     limits = default_limits(config, seconds, memory)
-    names = open_source(config.data).label_names
     errors = Console(stderr=True)
     rows = measure(
         config,
-        names,
+        plan.data.label_names,
         limits,
         plugin,
         lambda line: errors.print(line, highlight=False, markup=False),
@@ -81,9 +99,10 @@ def estimate(
         f"Preset {preset}, grid {grid}, on {config.device.name()} "
         f"({limits.memory_mb / 1024:.1f} GiB may be used, {config.device.resolved_precision()})"
     )
-    show(Console(), head, rows)
+    expected = forecast(plan, plan.cells, rows)
+    show(Console(), head, rows, expected)
     if json_file is not None:
-        write_json(json_file, head, rows)
+        write_json(json_file, head, rows, expected)
     if not all(row.measured for row in rows):
         raise typer.Exit(1)
 
@@ -93,10 +112,11 @@ def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def show(console: Any, head: str, rows: list[Row]) -> None:
+def show(console: Any, head: str, rows: list[Row], expected: Forecast) -> None:
     """A line per stage, why grids were reduced, the law, and the totals."""
     from itertools import groupby
 
+    from rich.markup import escape
     from rich.table import Table
 
     from bench.scaling import LAW, shown
@@ -107,12 +127,12 @@ def show(console: Any, head: str, rows: list[Row]) -> None:
     for name in ("batch", "s", "GiB", "steps", "hours"):
         table.add_column(name, justify="right")
     for name, own in groupby(rows, lambda row: row.generator):
-        table.add_row(name, style="bold")
+        table.add_row(escape(name), style="bold")
         for row in own:
             mark = "~" if row.extrapolated else ""
             table.add_row(
-                "  " + row.part.removeprefix(f"{name}/"),
-                "\n".join(f"{key} {millions(n)}" for key, n in row.parameters.items()),
+                "  " + escape(row.part.removeprefix(f"{name}/")),
+                escape("\n".join(f"{key} {millions(n)}" for key, n in row.parameters.items())),
                 shown(row.measured[-1].grid) if row.measured else "not measured",
                 f"{row.batch}" + (" (1)" if 0 < row.measured_batch < row.batch else ""),
                 figure(row.seconds, mark),
@@ -121,25 +141,33 @@ def show(console: Any, head: str, rows: list[Row]) -> None:
                 f"as {row.shared}" if row.shared else figure(row.hours, mark),
             )
     console.print(table)
-    for line in notes(rows):
+    for line in notes(rows, expected):
         console.print(line, highlight=False, markup=False)
     if any(row.extrapolated for row in rows):
         console.print(f"~ {LAW}", highlight=False, markup=False)
 
 
-def notes(rows: list[Row]) -> list[str]:
-    """Why a grid was reduced, and what all fits take together."""
+def notes(rows: list[Row], expected: Forecast) -> list[str]:
+    """Why a grid was reduced, and what the whole run takes."""
+    from bench.remaining import duration
+
     told = [f"{row.generator}, {row.part}: {row.reason}." for row in rows if row.reason]
     told = list(dict.fromkeys(told))
-    own = [row for row in rows if row.steps and not row.shared]
-    hours = sum(row.hours for row in own if row.measured)
-    holes = sum(not row.measured for row in own)
-    without = f", without {holes} that could not be measured" if holes else ""
+    parts = [f"{word} {duration(3600 * h)}" for word, h in expected.hours.items()]
+    without = (
+        f", without {len(expected.unknown)} cells whose networks could not be measured"
+        if expected.unknown
+        else ""
+    )
     return [
-        "s: seconds of an optimiser step, and in the rows named sampling of a volume; GiB: peak.",
+        "s: seconds of an optimiser step, and in the rows named sampling of a volume; GiB: peak; "
+        "hours: of one fit.",
         *told,
-        f"All fits of one seed: {hours:.3g} hours{without}; stages that two generators share count "
-        "once. Encoding the training cases, validation and checkpoints come on top.",
+        f"The whole run, one cell after another: {', '.join(parts) or 'unknown'}{without}; stages "
+        "that two generators share count once. Features, scores, encoding the training cases, "
+        "validation and checkpoints come on top.",
+        f"Disk: up to {expected.disk_gb:.3g} GB, and {expected.checkpoints_gb:.3g} GB more for the "
+        "checkpoints of the largest fit while it runs.",
     ]
 
 
@@ -153,7 +181,7 @@ def millions(count: int) -> str:
     return f"{count / 1e6:.3g} M"
 
 
-def write_json(path: Path, head: str, rows: list[Row]) -> None:
+def write_json(path: Path, head: str, rows: list[Row], expected: Forecast) -> None:
     """Everything that was measured, with the law; what is unknown is null."""
     import json
     from dataclasses import asdict
@@ -163,6 +191,7 @@ def write_json(path: Path, head: str, rows: list[Row]) -> None:
     content = {
         "what": head,
         "law": LAW,
+        "run": asdict(expected),
         "rows": [_finite({**asdict(row), "hours": row.hours}) for row in rows],
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
+from rich.markup import escape
 
 from bench.cli.progress import make_watcher
 from bench.engine import Engine, Outcome
@@ -23,8 +26,17 @@ from bench.store import Store
 INTERRUPTED = 130
 
 
-def go(plan: Plan, out: Path, again: Again, config: EngineConfig | None = None) -> int:
-    """Run the plan and return the exit code: 0 all done, 1 some cells failed, 130 interrupted."""
+def go(
+    plan: Plan,
+    out: Path,
+    again: Again,
+    config: EngineConfig | None = None,
+    estimate: bool = False,
+) -> int:
+    """Run the plan and return the exit code: 0 all done, 1 some cells failed, 130 interrupted.
+
+    `estimate`: say first what the run takes, where that may be over an hour.
+    """
     console = Console()
     data = plan.data
     held = f", {data.n_held} held-out" if data.n_held else ""
@@ -32,19 +44,49 @@ def go(plan: Plan, out: Path, again: Again, config: EngineConfig | None = None) 
         f"{data.name}: {data.n_train} training, {data.n_val} validation, {data.n_test} test{held} "
         f"cases; {len(plan.cells)} cells into {out}"
     )
-    for line in filter(None, (head, repeats(plan))):
+    for line in filter(None, (head, repeats(plan), where_curves_are(out))):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    with stop_on_signals() as stop:
-        try:
-            workers = config.workers if config else 1
-            with make_watcher(console, plan.cells, Store(out), workers) as watcher:
-                engine = make_engine(config, plan)
-                outcome = start(plan, out, engine, watcher, stop.requested, again)
-        except (Interrupted, KeyboardInterrupt) as error:
-            reason = str(error) or "Interrupted."
-            console.print(f"{reason} Finished cells are kept.", highlight=False, markup=False)
-            return INTERRUPTED
+    workers = config.workers if config else 0
+    try:
+        if estimate and not (config and config.provider == "slurm"):  # another machine's time
+            say_what_it_takes(console, plan, out, workers)
+        with (
+            stop_on_signals() as stop,
+            make_watcher(console, plan.cells, Store(out), workers) as watcher,
+        ):
+            engine = make_engine(config, plan)
+            outcome = start(plan, out, engine, watcher, stop.requested, again)
+    except (Interrupted, KeyboardInterrupt) as error:
+        reason = str(error) or "Interrupted."
+        for line in (f"{reason} Finished cells are kept. To go on:", f"  {same_command()}"):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        return INTERRUPTED
     return close(console, plan, out, outcome)
+
+
+def say_what_it_takes(console: Console, plan: Plan, out: Path, workers: int) -> None:
+    """Hours, memory and disk of a long run, measured in about a minute."""
+    from bench.cli.foresee import foresee
+
+    with console.status("") as status:
+        line = foresee(
+            plan, Store(out), workers, lambda what: status.update(f"measuring {escape(what)}")
+        )
+    if line:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def same_command() -> str:
+    """What the user typed, for the shell."""
+    program = Path(sys.argv[0]).name
+    return shlex.join(["bench" if program == "main.py" else program, *sys.argv[1:]])
+
+
+def where_curves_are(out: Path) -> str:
+    """How to watch the fits; "" where TensorBoard is not installed."""
+    if find_spec("tensorboard") is None:
+        return ""
+    return f"Curves: tensorboard --logdir {shlex.quote(str(out / 'cells'))}"
 
 
 def make_engine(config: EngineConfig | None, plan: Plan) -> Engine:
@@ -94,7 +136,10 @@ class Stop:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = True
-        print("Stopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr)
+        print(
+            "Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once.",
+            file=sys.stderr,
+        )
 
 
 @contextmanager

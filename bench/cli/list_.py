@@ -17,7 +17,10 @@ def list_(
     ] = None,
     plugin: Annotated[list[str], typer.Option("--plugin", help="Plug-in file to load first.")] = [],  # noqa: B006
 ) -> None:
-    """List what there is, or show one thing's configuration with its defaults and meaning."""
+    """List what there is, or show one thing's configuration with its defaults and meaning.
+
+    Example: bench list ldm-vae
+    """
     from pathlib import Path
 
     if plugin:

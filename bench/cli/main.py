@@ -7,6 +7,7 @@ import sys
 import typer
 
 from bench.cli import (
+    check,
     clean,
     data_check,
     data_get,
@@ -16,6 +17,7 @@ from bench.cli import (
     estimate,
     export,
     list_,
+    new,
     report,
     run,
     sample,
@@ -48,6 +50,8 @@ data.command("show")(data_show.show)
 data.command("get")(data_get.get)
 data.command("phantom")(data_phantom.phantom)
 app.add_typer(data, name="data")
+app.add_typer(new.app, name="new")
+app.command("check")(check.check)
 
 
 def main() -> None:

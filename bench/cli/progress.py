@@ -1,9 +1,11 @@
-"""Live progress with the time left on a terminal, one plain line per cell elsewhere."""
+"""Live progress with the time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console
@@ -11,24 +13,36 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from bench.plan import Cell
+from bench.reached import Reached, reached
 from bench.remaining import Estimate, duration
 from bench.store import Store
 
+LOG_S = 300.0
+"""Between two lines about one cell in a log."""
+LOOK_S = 2.0
+"""Between two looks at the curves that workers write."""
+
 
 class Plain:
-    """A line when a cell ends; for logs and pipes."""
+    """A line when a cell ends, and every few minutes of a long one; for logs and pipes."""
 
     def __init__(
-        self, console: Console, cells: Sequence[Cell], store: Store, workers: int = 1
+        self, console: Console, cells: Sequence[Cell], store: Store, workers: int = 0
     ) -> None:
         self.console = console
-        self.workers = workers
+        self.store = store
+        self.workers = max(1, workers)
+        self.elsewhere = workers > 0  # cells run in other processes
         self.total = len(cells)
         results = ((cell.key, store.result(cell.key)) for cell in cells)
         done = {key: result["seconds"] for key, result in results if result is not None}
         self.estimate = Estimate(cells, done)
         self._ended = set(done)  # keys; a cell that is run again counts once
         self.since: dict[str, float] = {}  # key of a cell in work -> when it began
+        self.at_work: dict[str, Cell] = {}
+        self._logged: dict[str, float] = {}  # key -> when a line last told of it
+        self._first: dict[str, int] = {}  # key -> step at which this run met its fit
+        self._closed = threading.Event()
 
     @property
     def done(self) -> int:
@@ -36,6 +50,8 @@ class Plain:
         return len(self._ended)
 
     def __enter__(self) -> Plain:
+        if self.elsewhere:
+            threading.Thread(target=self._look, daemon=True).start()
         return self
 
     def __exit__(
@@ -44,16 +60,47 @@ class Plain:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Nothing to close."""
+        self._closed.set()
 
     def started(self, cell: Cell) -> None:
-        self.since[cell.key] = time.monotonic()
+        self.since[cell.key] = self._logged[cell.key] = time.monotonic()
+        self.at_work[cell.key] = cell
 
     def step(self, step: int, total: int, scalars: Mapping[str, float]) -> None:
-        """Steps are for terminals."""
+        """A step of this process's own cell, the only one in work."""
+        self.moved(next(iter(self.at_work.values())), Reached(step, total, scalars))
+
+    def moved(self, cell: Cell, at: Reached) -> None:
+        """Say now and then how far a cell is."""
+        self._first.setdefault(cell.key, at.step)
+        if time.monotonic() - self._logged.get(cell.key, 0.0) > LOG_S:
+            self._logged[cell.key] = time.monotonic()
+            self._print(f"{cell.title} step {at.step}/{at.total}  {self.note(cell, at)}")
+
+    def note(self, cell: Cell, at: Reached) -> str:
+        """The losses, and the time left for the cell by the steps that were watched."""
+        loss = "  ".join(f"{name} {value:.3g}" for name, value in at.scalars.items())
+        taken = at.step - self._first.get(cell.key, 0) + 1
+        spent = time.monotonic() - self.since.get(cell.key, time.monotonic())
+        return f"{loss}  {duration(spent / max(taken, 1) * (at.total - at.step))} left".strip()
+
+    def _look(self) -> None:
+        """A thread: how far the cells are that workers carry, by the curves they write."""
+        while not self._closed.wait(LOOK_S):
+            for cell in list(self.at_work.values()):
+                with suppress(OSError, ValueError):  # half a row, or gone by now
+                    if at := reached(self.store, cell):
+                        self.moved(cell, at)
+
+    def _forget(self, cell: Cell) -> float:
+        """A cell that is no longer in work; the seconds that it was."""
+        self.at_work.pop(cell.key, None)
+        self._logged.pop(cell.key, None)
+        self._first.pop(cell.key, None)
+        return time.monotonic() - self.since.pop(cell.key, time.monotonic())
 
     def ended(self, cell: Cell, status: str, reason: str) -> None:
-        seconds = time.monotonic() - self.since.pop(cell.key)
+        seconds = self._forget(cell)
         self._ended.add(cell.key)
         self.estimate.ended(cell, seconds if status == "done" else None)
         left = duration(self._left())
@@ -66,7 +113,7 @@ class Plain:
         self._print(f"[{self.done}/{self.total}] {cell.title} {status.upper()}: {reason}")
 
     def paused(self, cell: Cell) -> None:
-        self.since.pop(cell.key, None)
+        self._forget(cell)
 
     def damaged(self, cell: Cell, reason: str) -> None:
         self._ended.discard(cell.key)
@@ -82,13 +129,10 @@ class Plain:
 
 
 class Live(Plain):
-    """A bar of the run and one of each cell in work; failures stay above them.
-
-    Steps are known of this process's own cell alone.
-    """
+    """A bar of the run and one of each cell in work; failures stay above them."""
 
     def __init__(
-        self, console: Console, cells: Sequence[Cell], store: Store, workers: int = 1
+        self, console: Console, cells: Sequence[Cell], store: Store, workers: int = 0
     ) -> None:
         super().__init__(console, cells, store, workers)
         self.bars = Progress(
@@ -103,6 +147,7 @@ class Live(Plain):
         self.cell_bars: dict[str, TaskID] = {}
 
     def __enter__(self) -> Live:
+        super().__enter__()
         self.bars.start()
         return self
 
@@ -112,6 +157,7 @@ class Live(Plain):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        super().__exit__(kind, error, trace)
         self.bars.stop()
 
     def started(self, cell: Cell) -> None:
@@ -120,12 +166,12 @@ class Live(Plain):
             bar = self.bars.add_task(escape(cell.title), total=None, note="")
             self.cell_bars[cell.key] = bar
 
-    def step(self, step: int, total: int, scalars: Mapping[str, float]) -> None:
-        key, bar = next(iter(self.cell_bars.items()))
-        spent = time.monotonic() - self.since[key]
-        loss = "  ".join(f"{name} {value:.3g}" for name, value in scalars.items())
-        note = f"{escape(loss)}  {duration(spent / max(step, 1) * (total - step))} left"
-        self.bars.update(bar, total=total, completed=step, note=note)
+    def moved(self, cell: Cell, at: Reached) -> None:
+        self._first.setdefault(cell.key, at.step)
+        bar = self.cell_bars.get(cell.key)
+        if bar is not None:  # else it ended while a thread looked
+            note = escape(self.note(cell, at))
+            self.bars.update(bar, total=at.total, completed=at.step, note=note)
 
     def ended(self, cell: Cell, status: str, reason: str) -> None:
         super().ended(cell, status, reason)
@@ -146,6 +192,6 @@ class Live(Plain):
         self.bars.update(self.run_bar, completed=self.done, note=note)
 
 
-def make_watcher(console: Console, cells: Sequence[Cell], store: Store, workers: int = 1) -> Plain:
-    """Bars on a terminal, lines elsewhere."""
+def make_watcher(console: Console, cells: Sequence[Cell], store: Store, workers: int = 0) -> Plain:
+    """Bars on a terminal, lines elsewhere; `workers` is 0 where cells run in this process."""
     return (Live if console.is_terminal else Plain)(console, cells, store, workers)

@@ -9,7 +9,10 @@ import typer
 
 
 def report(out: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
-    """Write OUT/records.csv and OUT/leaderboard/ anew and show the tables."""
+    """Write OUT/records.csv and OUT/leaderboard/ anew and show the tables.
+
+    Example: bench report runs/phantom-quick
+    """
     from rich.console import Console
 
     from bench.report import read_run

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.complete import generator_names, preset_names, segmenter_names
 from bench.errors import InputError
 
 Plugins = Annotated[
@@ -22,11 +23,15 @@ def run(
     generators: Annotated[
         str,
         typer.Option(
-            help='"all", "none", "controls", or names separated by commas; "all" has no controls.'
+            help='"all", "none", "controls", or names separated by commas; "all" has no controls.',
+            autocompletion=generator_names,
         ),
     ] = "all",
     segmenters: Annotated[
-        str, typer.Option(help='"all", "none", or names separated by commas.')
+        str,
+        typer.Option(
+            help='"all", "none", or names separated by commas.', autocompletion=segmenter_names
+        ),
     ] = "all",
     data: Annotated[
         str,
@@ -39,7 +44,10 @@ def run(
         Path | None, typer.Option(help="Folder of the run; runs/DATA-PRESET by default.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="quick, small or paper; see bench list presets.")
+        str,
+        typer.Option(
+            help="quick, small or paper; see bench list presets.", autocompletion=preset_names
+        ),
     ] = "quick",
     settings: Annotated[
         list[str],
@@ -86,6 +94,14 @@ def run(
             'such as "fit ldm-vae *", or the beginning of a key. May be repeated.'
         ),
     ] = [],  # noqa: B006
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate/--no-estimate",
+            help="Say first what a run takes that may last over an hour, from a minute of "
+            "measuring.",
+        ),
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option(help="Show what would be computed, and compute nothing.")
     ] = False,
@@ -93,6 +109,8 @@ def run(
     """Train and score every generator, train every segmenter on R and R+S, make the tables.
 
     The same command again goes on where the last one stopped, and does no work twice.
+
+    Example: bench run --generators all --segmenters all --preset small --out runs/first
     """
     from bench.config import resolve
     from bench.datasets.config import read_data_argument
@@ -125,7 +143,7 @@ def run(
         return
     from bench.cli.go import go
 
-    raise typer.Exit(go(plan, folder, again, read_engine(engine, workers)))
+    raise typer.Exit(go(plan, folder, again, read_engine(engine, workers), estimate))
 
 
 def _list(text: str | None, option: str, convert: object) -> tuple[object, ...] | None:

@@ -18,7 +18,10 @@ def status(
         bool, typer.Option("--json", help="Print one JSON object with the state of every cell.")
     ] = False,
 ) -> None:
-    """Show how the cells of a run stand: bench status runs/phantom-quick"""
+    """Show how the cells of a run stand.
+
+    Example: bench status runs/phantom-quick
+    """
     import json
 
     from bench.plan import Cell

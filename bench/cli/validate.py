@@ -18,7 +18,9 @@ def validate(
     """Read every file of a run's finished cells and compare it with its checksum.
 
     Warns where cells of one table were made with other library versions, devices or extractors.
-    Exit code 1 if anything is damaged. Example: bench validate runs/phantom-quick
+    Exit code 1 if anything is damaged.
+
+    Example: bench validate runs/phantom-quick
     """
     from rich.console import Console
 

@@ -238,7 +238,7 @@ def test_a_signal_leaves_a_checkpoint_and_the_next_run_goes_on(
     process.send_signal(number)
     ran = finish(process)
     assert ran.code == 130
-    assert "Finished cells are kept" in ran.out
+    assert "Finished cells are kept. To go on:\n  bench run --plugin " in ran.out
     assert attempts(out)["fit toy-slow fit"] == ["started", "interrupted"]
     slow = Store(out).folder(cells(out)["fit toy-slow fit"].key)
     assert (slow / "work" / "resume" / "fit.pt").is_file()

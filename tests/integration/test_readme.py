@@ -23,10 +23,15 @@ def example(tmp_path: Path, decorator: str) -> Path:
 
 
 @pytest.mark.slow
-def test_the_example_plugins_run(bench: Callable[..., Ran], tmp_path: Path) -> None:
+def test_the_example_plugins_pass_the_check_and_run(
+    bench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "g").mkdir()
     generator = example(tmp_path / "g", "@register_generator")
     segmenter = example(tmp_path, "@register_segmenter")
+    monkeypatch.setattr("bench.contract.process.START", "forkserver")  # faster
+    checked = bench("check", generator, segmenter)
+    assert checked.code == 0, checked.out
     out = tmp_path / "out"
     ran = bench(
         *("run", "--plugin", generator, "--plugin", segmenter, "--out", out, *TINY),
@@ -45,9 +50,8 @@ def test_a_changed_plugin_file_is_a_new_model(bench: Callable[..., Ran], tmp_pat
     out = tmp_path / "out"
     command = ("run", "--plugin", path, "--generators", "pca", "--segmenters", "none", "--out", out)
     seen = []
-    for edit in ("components: int = 16", "components: int = 16  # edited"):
-        text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace("components: int = 16", edit), encoding="utf-8")
+    for edit in ("", "# edited\n"):
+        path.write_text(path.read_text(encoding="utf-8") + edit, encoding="utf-8")
         assert bench(*command, *TINY, "--set", "labeller.training.steps=1").code == 0
         seen.append(len(list((out / "cells").iterdir())))
     # Its fit, samples and labels; features and scores on two extractors; memorisation on both,

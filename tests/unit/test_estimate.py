@@ -311,11 +311,16 @@ def size(network: torch.nn.Module) -> int:
 def test_the_command_writes_what_it_shows(bench: Callable[..., Ran], tmp_path: Path) -> None:
     ran = bench(
         *("estimate", "--plugin", TOY, "--generators", "estimated", "--preset", "quick"),
+        *("--segmenters", "none", "--set", "labeller.config.channels=[4,8]"),
         *("--set", "data.grid=[32,32,32]", "--device", "cpu", "--json", tmp_path / "costs.json"),
     )
     assert ran.code == 0, ran.err
     assert "above" in ran.out
     content = json.loads((tmp_path / "costs.json").read_text(encoding="utf-8"))
-    assert [row["part"] for row in content["rows"]] == ["below", "above", "sampling"]
+    parts = [row["part"] for row in content["rows"]]
+    assert parts == ["below", "above", "sampling", "segmenting"]  # the last is the labeller's
+    assert {"fits", "volumes", "segmenters"} == set(content["run"]["hours"])
+    assert content["run"]["disk_gb"] > 0
+    assert "The whole run" in ran.out
     assert content["rows"][0]["seconds"] > 0
     assert "Extrapolated" in content["law"]

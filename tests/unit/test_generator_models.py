@@ -22,8 +22,15 @@ from generator_cases import (
     fit_stages,
     make_run,
 )
-from pydantic import BaseModel
 
+from bench.contract.config import check_described
+from bench.contract.samples import (
+    check_count,
+    check_images,
+    check_labels,
+    check_range,
+    check_same,
+)
 from bench.errors import InputError
 from bench.generator import Generator
 from bench.registry import GENERATORS
@@ -57,21 +64,13 @@ def test_fit_save_load_and_sample(name: str, tmp_path: Path) -> None:
     states = fit_stages(generator, train, val, tmp_path)
     run = make_run(tmp_path / "sample", train, states)
     together = draw(generator, [0, 1, 2, 9], run)
-    assert len(together) == 4
-    for sample in together:
-        assert sample.image.shape == GRID
-        assert sample.image.dtype == np.float32
-        assert 0 <= sample.image.min() <= sample.image.max() <= 1
-        if generator.labels == "native":
-            assert sample.label is not None
-            assert sample.label.dtype == np.uint8
-            assert set(np.unique(sample.label)) <= set(LABELS)
-        else:
-            assert sample.label is None
-    alone = draw(generator, [9], run)[0]  # another batch, another range: the same volume
-    np.testing.assert_allclose(alone.image, together[3].image, atol=1e-5)
-    if alone.label is not None:
-        np.testing.assert_array_equal(alone.label, together[3].label)
+    check_count(together, 4)
+    check_images(together, GRID)
+    check_range(together)
+    check_labels(together, generator.labels, GRID, LABELS)
+    assert {sample.image.dtype for sample in together} == {np.dtype(np.float32)}
+    alone = draw(generator, [9], run)[0]
+    check_same(alone, together[3], "another batch, another range")
     other = draw(generator, [9], make_run(tmp_path / "sample", train, states, seed=1))[0]
     assert not np.allclose(other.image, alone.image, atol=1e-4)
 
@@ -114,13 +113,7 @@ def test_registered_and_every_field_is_described(name: str) -> None:
     assert GENERATORS.get(name) is model
     assert model.__doc__
 
-    def fields(config: Any, path: str) -> None:
-        for key, field in config.model_fields.items():
-            assert field.description, f"{path}.{key}"
-            if isinstance(field.default, BaseModel):
-                fields(type(field.default), f"{path}.{key}")
-
-    fields(model.Config, name)
+    check_described(model.Config)
     model(model.Config()).check((64, 64, 64), {0: "background", 1: "liver"})
 
 

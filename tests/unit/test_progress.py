@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from bench.cli.progress import Estimate, Live, Plain, duration, make_watcher
 from bench.plan import Cell, Tags
+from bench.reached import Reached, reached
 from bench.store import Store
 
 
@@ -81,3 +83,86 @@ def test_a_terminal_shows_the_step_the_loss_and_the_time_left(store: Store) -> N
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def fitting(store: Store, steps: int = 40) -> Cell:
+    """A cell that a worker carries, and its curve after step 12, in the middle of a row."""
+    own = {"training": {"steps": steps}}
+    found = Cell("fit", {"config": {"autoencoder": own, "sampling": {"steps": 9}}}, tags=Tags("g"))
+    folder = store.work(found.key)
+    folder.mkdir(parents=True)
+    rows = [f"{step},loss/all,{1 / step}\n{step},lr/all,0.1" for step in range(1, 13)]
+    (folder / "fit.csv").write_text("\n".join(["step,name,value", *rows, "13,loss/a"]))
+    return found
+
+
+def test_how_far_a_worker_s_fit_is_stands_in_its_curve(store: Store) -> None:
+    found = fitting(store)
+    at = reached(store, found)
+    assert at is not None
+    assert (at.step, at.total) == (12, 40)
+    assert at.scalars == pytest.approx({"loss/all": 1 / 12})
+    (store.work(found.key) / "second.csv").write_text("step,name,value\n5,loss/all,2.0\n")
+    again = reached(store, found)
+    assert again is not None
+    assert (again.step, again.total) == (17, 40)
+    assert reached(store, cell("score", 1)) is None
+    curve = store.work(found.key) / "fit.csv"
+    with curve.open("a") as stream:  # longer than what is read of its end
+        stream.writelines(f"\n{step},loss/all,0.5" for step in range(13, 3000))
+    long = reached(store, found)
+    assert long is not None
+    assert long.step == 2998 + 5
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_steps_of_workers_are_told(
+    store: Store, terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.cli.progress.LOOK_S", 0.01)
+    monkeypatch.setattr("bench.cli.progress.LOG_S", 0.0)
+    out = io.StringIO()
+    found = fitting(store)
+    console = Console(file=out, width=120, force_terminal=terminal)
+    with make_watcher(console, [found], store, workers=2) as watcher:
+        watcher.started(found)
+        deadline = time.monotonic() + 10
+        while "loss/all 0.0833" not in out.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        watcher.ended(found, "done", "")
+    assert "12/40" in out.getvalue()
+    assert "loss/all 0.0833" in out.getvalue()
+
+
+def test_a_log_tells_of_a_long_cell_now_and_then(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    out = io.StringIO()
+    cells = [cell("fit", 0)]
+    with make_watcher(Console(file=out, width=120), cells, store) as watcher:
+        watcher.started(cells[0])
+        for step in range(1, 41):
+            clock[0] += 60
+            watcher.step(step, 100, {"loss/all": 0.5})
+        watcher.ended(cells[0], "done", "")
+    lines = out.getvalue().splitlines()
+    steps = [line for line in lines if " step " in line]
+    assert [line.split()[2] for line in steps[:2]] == ["6/100", "12/100"]
+    assert "loss/all 0.5" in steps[0]
+    assert "94 min left" in steps[0].replace("1 h 34 min", "94 min")
+
+
+def test_the_time_left_goes_by_the_steps_that_were_watched(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fit that goes on from step 900 of 1000 has not taken its first 900 steps today."""
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    watcher = make_watcher(Console(file=io.StringIO()), [cell("fit", 0)], store)
+    watcher.started(cell("fit", 0))
+    for step in (901, 902):
+        clock[0] += 10
+        watcher.step(step, 1000, {})
+    assert watcher.note(cell("fit", 0), Reached(902, 1000)) == "16 min left"
