@@ -12,7 +12,7 @@ from bench.registry import GENERATORS
 
 
 def run(context: Context) -> list[Record]:
-    """Leaves ``state.pt``, what the stage returned."""
+    """Leaves ``state.pt``, what the stage returned; records how many numbers it holds."""
     stage = _stage(context)
     train, val = context.volumes("train"), context.volumes("val")
     run = context.run(train)
@@ -24,7 +24,7 @@ def run(context: Context) -> list[Record]:
         )
     save_tensors(context.artefacts / "state.pt", _to_cpu(state))
     torch.load(context.artefacts / "state.pt", weights_only=True)  # what cannot be read fails here
-    return run.records
+    return [*run.records, Record(metric="parameters", value=_numbers(state))]
 
 
 def _stage(context: Context) -> Stage:
@@ -48,3 +48,12 @@ def _to_cpu(value: object) -> object:
     if isinstance(value, list | tuple):
         return type(value)(_to_cpu(item) for item in value)
     return value
+
+
+def _numbers(value: object) -> int:
+    """Numbers in the floating-point tensors of a state."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() if value.is_floating_point() else 0
+    if isinstance(value, dict):
+        return sum(map(_numbers, value.values()))
+    return sum(map(_numbers, value)) if isinstance(value, list | tuple) else 0

@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from bench.cli import clean, doctor, estimate, list_, report, run, sample, status, validate
+from bench.cli import (
+    clean,
+    compare,
+    doctor,
+    estimate,
+    list_,
+    report,
+    run,
+    sample,
+    show,
+    status,
+    validate,
+)
 from bench.errors import InputError
 from bench.names import complaint
 
@@ -23,6 +35,8 @@ app.command("status")(status.status)
 app.command("validate")(validate.validate)
 app.command("clean")(clean.clean)
 app.command("report")(report.report)
+app.command("show")(show.show)
+app.command("compare")(compare.compare)
 app.command("doctor")(doctor.doctor)
 app.command("sample")(sample.sample)
 app.command("estimate")(estimate.estimate)
