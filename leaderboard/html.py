@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from leaderboard import latex, sprites
 from leaderboard.blocks import Heading, Page, Table
-from leaderboard.figures.canvas import colour
+from leaderboard.figures.canvas import contour_colour
 from leaderboard.pictures import Pictures, Row, Volume
 from leaderboard.text import TextTable
 
@@ -46,6 +46,7 @@ class Shown(NamedTuple):
     grid: tuple[int, ...]  # (R, A, S)
     spacing: tuple[float, ...]  # mm
     across: int
+    starts: tuple[int, ...]  # slices that the slider counts from: axial, coronal, sagittal
     views: tuple[View, ...]
 
 
@@ -136,7 +137,7 @@ def _source(block: Table, page: Page) -> str:
 
 
 def _shelf(row: Row, chosen: sprites.Fineness) -> Shelf:
-    classes = tuple((name, colour(i)) for i, name in enumerate(row.classes))
+    classes = tuple((name, contour_colour(i)) for i, name in enumerate(row.classes))
     return Shelf(row.title, classes, tuple(_shown(volume, chosen) for volume in row.volumes))
 
 
@@ -152,5 +153,16 @@ def _shown(volume: Volume, chosen: sprites.Fineness) -> Shown:
         grid,
         tuple(mm * chosen.every for mm in volume.spacing),
         sprites.across(grid[2]),
+        _starts(volume, chosen.every),
         tuple(views) or (View("", ""),),
     )
+
+
+def _starts(volume: Volume, every: int) -> tuple[int, ...]:
+    """Of several label maps the slices in which the last two differ most; else the first slices."""
+    if len(volume.labels) < 2:
+        return (0, 0, 0)
+    *_, before, after = volume.labels.values()
+    differ = (before != after)[tuple(slice(n // every * every) for n in before.shape)]
+    counts = (differ.sum(axis=tuple(a for a in range(3) if a != axis)) for axis in (2, 1, 0))
+    return tuple(int(count.argmax()) // every for count in counts)

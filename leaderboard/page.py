@@ -84,7 +84,9 @@ def basis(leaderboard: Leaderboard) -> str:
     ]
     scored = generators.dropna(subset="fid_average")
     if len(scored):
-        told.append(f"extractor {_extractor(leaderboard)}, {_weights(leaderboard)}")
+        sha256 = scored.iloc[0]["extractor_sha256"]
+        weights = f", weights sha256 {one_line(sha256)}" if sha256 else ""
+        told.append(f"extractor {_extractor(leaderboard)}{weights}")
     sources = generators.loc[generators["generator"] != REAL, "label_source"]
     labels = sorted({source for text in sources for source in text.split(", ") if source})
     if labels:

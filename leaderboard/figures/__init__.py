@@ -101,7 +101,7 @@ FIGURES = {
     ),
     "costs": Plot(
         "Cost of generators and segmenters against their quality",
-        "What the table above has, costs on logarithmic axes.",
+        "What the table above has; costs that spread far are on logarithmic axes.",
         _costed,
         lambda board, _: costs_figure(board),
     ),

@@ -7,6 +7,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from leaderboard.text import one_line
 
 if TYPE_CHECKING:
@@ -14,15 +17,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
+WIDE = 8.0
+"""From this ratio of the largest value to the smallest an axis is logarithmic."""
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; black is the zero line's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
+# The same set with the bright ones first: contours lie on greys.
+CONTOURS = ("#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#0072B2")
 MARKERS = ("o", "s", "^", "D", "v", "P")  # one fewer: pairs repeat after 42 generators
 
 
 def colour(place: int) -> str:
     """The colour of the n-th generator, the same in every figure."""
     return COLOURS[place % len(COLOURS)]
+
+
+def contour_colour(place: int) -> str:
+    """The colour of the n-th class's contour."""
+    return CONTOURS[place % len(CONTOURS)]
 
 
 def marker(place: int) -> str:
@@ -47,6 +59,21 @@ def tidy(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
     axis.set_axisbelow(True)
+
+
+def logarithmic(axis: Axes, values: ArrayLike) -> None:
+    """A logarithmic x axis of positive values where they spread over it; else it stays linear."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    known = np.asarray(values, np.float64)
+    known = known[known > 0]
+    if not known.size or known.max() / known.min() < WIDE:
+        return
+    axis.set_xscale("log")
+    few = known.max() / known.min() < 100
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def png(figure: Figure) -> bytes:

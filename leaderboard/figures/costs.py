@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from leaderboard.costs import COSTS, GENERATOR, SEGMENTER
-from leaderboard.figures.canvas import canvas, colour, marker, plain, tidy
+from leaderboard.figures.canvas import canvas, colour, logarithmic, marker, plain, tidy
 from leaderboard.model import Leaderboard
 from leaderboard.names import shown_name
 
@@ -41,7 +41,7 @@ def costs_figure(leaderboard: Leaderboard) -> Figure:
                     markersize=6,
                     label=plain(shown_name(line["name"]), 24),
                 )
-            axis.set_xscale("log")
+            logarithmic(axis, own[cost])
             axis.set_xlabel(COSTS[cost], fontsize=8)
             axis.grid(color="0.92")
             tidy(axis)

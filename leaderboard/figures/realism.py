@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leaderboard.figures.canvas import canvas, colour, marker, plain, tidy
+from leaderboard.figures.canvas import canvas, colour, logarithmic, marker, plain, tidy
 from leaderboard.model import PLANES, REAL, Leaderboard
 from leaderboard.names import shown_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-WIDE = 8.0
-"""From this ratio of the largest FID to the smallest the axis is logarithmic."""
 
 
 def fid_figure(leaderboard: Leaderboard) -> Figure:
@@ -28,7 +25,6 @@ def fid_figure(leaderboard: Leaderboard) -> Figure:
     figure = canvas(9.0, 0.3 * len(generators) + 1.3)
     axes = figure.subplots(1, len(PLANES), squeeze=False, sharey=True)[0]
     values = frame[[f"fid_{plane}" for plane in PLANES]].to_numpy("float64")
-    wide = np.nanmin(values) > 0 and np.nanmax(values) / np.nanmin(values) > WIDE
     for axis, plane in zip(axes, PLANES, strict=True):
         for row in floor.to_dict("records"):
             axis.axvline(row[f"fid_{plane}"], color="black", linewidth=1.0, linestyle="--")
@@ -48,13 +44,12 @@ def fid_figure(leaderboard: Leaderboard) -> Figure:
                 capsize=2.5,
                 linewidth=1.2,
             )
-        if wide:
-            axis.set_xscale("log")
+        logarithmic(axis, values)  # one scale for all planes
         axis.set_title(plane.capitalize(), fontsize=10)
         axis.grid(axis="x", color="0.92")
         tidy(axis)
     names = [plain(shown_name(name)) for name in generators["generator"]]
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
-    figure.supxlabel("FID (lower is better)" + (", logarithmic" if wide else ""), fontsize=9)
+    figure.supxlabel("FID (lower is better)", fontsize=9)
     return figure

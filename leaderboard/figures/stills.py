@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leaderboard.figures.canvas import canvas, colour, plain
+from leaderboard.figures.canvas import canvas, contour_colour, plain
 from leaderboard.pictures import Classes, Row, Volume, upright
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def tile(volume: Volume, labels: Classes | None, axis: int, index: int) -> RGB:
     if labels is not None:
         classes = _enlarged(np.take(upright(labels), index, axis=axis), height, width)
         for value in np.unique(classes[classes > 0]):
-            shown[_contour(classes == value)] = _rgb(colour(int(value) - 1))
+            shown[_contour(classes == value)] = _rgb(contour_colour(int(value) - 1))
     return shown
 
 

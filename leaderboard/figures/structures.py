@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leaderboard.figures.canvas import canvas, colour, plain, tidy
+from leaderboard.figures.canvas import canvas, colour, logarithmic, plain, tidy
 from leaderboard.model import REAL, Leaderboard
 from leaderboard.names import shown_name
 
@@ -37,8 +37,7 @@ def structures_figure(leaderboard: Leaderboard) -> Figure:
                 axis.vlines(
                     np.median(present), place - 0.38, place + 0.38, color=shown, linewidth=2
                 )
-        if (own["volume_ml"] > 0).any():
-            axis.set_xscale("log")
+        logarithmic(axis, own["volume_ml"])
         axis.set_title(plain(label), fontsize=9)
         axis.grid(axis="x", color="0.92")
         tidy(axis)
@@ -47,7 +46,5 @@ def structures_figure(leaderboard: Leaderboard) -> Figure:
     told = ["real test volumes", *(plain(shown_name(name), 28) for name in names)]
     axes[0, 0].set_yticks(range(len(told)), told)
     axes[0, 0].set_ylim(len(told) - 0.5, -0.5)
-    figure.supxlabel(
-        "Volume in ml, logarithmic; volumes without the structure left out", fontsize=8
-    )
+    figure.supxlabel("Volume, ml; volumes without the structure left out", fontsize=8)
     return figure

@@ -139,6 +139,7 @@
       this.element = element;
       this.grid = element.dataset.grid.split(" ").map(Number);
       this.spacing = element.dataset.spacing.split(" ").map(Number);
+      this.starts = element.dataset.starts.split(" ").map(Number); // of the slider, by plane
       this.colours = element.dataset.colours.split(" ");
       this.views = Array.from(element.querySelectorAll(".view")).map((view) => {
         const planes = document.createElement("div");
@@ -164,11 +165,16 @@
       return this.grid[2 - PLANES.indexOf(plane)];
     }
 
-    draw(plane, share, withContours) {
+    index(plane, step) {
+      const index = this.starts[PLANES.indexOf(plane)] + Math.round(step * (this.count(plane) - 1));
+      return Math.min(Math.max(index, 0), this.count(plane) - 1);
+    }
+
+    draw(plane, step, withContours) {
       const [r, a, s] = this.spacing;
       const scale = PIXELS / Math.max(...this.grid.map((n, i) => n * this.spacing[i]));
       const sides = [plane === "sagittal" ? a : r, plane === "axial" ? a : s];
-      const index = Math.round(share * (this.count(plane) - 1));
+      const index = this.index(plane, step);
       const grey = slice(this.values, this.grid, plane, index);
       const pixels = new ImageData(grey.width, grey.height);
       grey.taken.forEach((value, i) => pixels.data.set([value, value, value, 255], 4 * i));
@@ -198,24 +204,24 @@
     const form = viewer.querySelector("form");
     const [range, told] = [form.querySelector("[type=range]"), form.querySelector("output")];
     const most = Math.max(...volumes.flatMap((volume) => volume.grid)) - 1;
-    [range.max, range.value] = [most, Math.round(most / 2)];
+    // Of changes the slider counts from each volume's own slice.
+    const around = viewer.dataset.around;
+    [range.min, range.max, range.value] = around ? [-most, most, 0] : [0, most, Math.round(most / 2)];
 
     function draw() {
       const chosen = form.querySelector("[type=radio]:checked").value;
       const planes = PLANES.includes(chosen) ? [chosen] : PLANES;
-      const share = most ? range.value / most : 0;
+      const step = most ? Number(range.value) / most : 0;
       viewer.classList.toggle("three", planes.length > 1);
       for (const volume of volumes) {
         for (const view of volume.views) {
           view.canvases.forEach((canvas, i) => { canvas.hidden = !planes.includes(PLANES[i]); });
         }
-        if (volume.values) planes.forEach((plane) => volume.draw(plane, share, form.querySelector("[type=checkbox]").checked));
+        if (volume.values) planes.forEach((plane) => volume.draw(plane, step, form.querySelector("[type=checkbox]").checked));
       }
-      const slices = planes.map((plane) => {
-        const count = volumes[0].count(plane);
-        return `${plane} ${Math.round(share * (count - 1)) + 1} of ${count}`;
-      });
-      told.value = slices.join(", ");
+      const slices = planes.map((plane) => `${plane} ${volumes[0].index(plane, step) + 1} of ${volumes[0].count(plane)}`);
+      const away = Number(range.value);
+      told.value = around ? (away ? `${away > 0 ? "+" : "\u2212"}${Math.abs(away)} from ${around}` : around) : slices.join(", ");
       range.setAttribute("aria-valuetext", told.value);
     }
 

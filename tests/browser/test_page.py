@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 from leaderboard_cases import measured
@@ -105,19 +108,11 @@ def test_a_filter_hides_rows(page: Any) -> None:
     assert column(page, "gains", 0) == every
 
 
-COLOURS = """() => {
-  const shown = document.querySelector("#viewer-volumes canvas:not([hidden])");
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [shown.width, shown.height];
-  const context = canvas.getContext("2d", {willReadFrequently: true});
-  context.drawImage(shown, 0, 0);
-  return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
-}"""
-
-
 def pixels(page: Any) -> np.ndarray:
     """Red, green and blue of the first visible canvas, ``(n, 3)``."""
-    return np.array(page.evaluate(COLOURS)).reshape(-1, 4)[:, :3]
+    first = 'document.querySelector("#viewer-volumes canvas:not([hidden])").toDataURL()'
+    content = base64.b64decode(page.evaluate(first).partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).reshape(-1, 3).astype(int)
 
 
 def test_the_slider_leafs_through_slices_by_keyboard(page: Any) -> None:
@@ -154,7 +149,7 @@ def test_planes_have_their_sides_in_millimetres_and_contours_their_colours(page:
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     expect(viewer.locator("output")).to_contain_text("axial 6 of 14")
-    blue = (0x00, 0x72, 0xB2)  # the first class's
+    blue = (0x56, 0xB4, 0xE9)  # the first class's
     assert (np.abs(pixels(page) - blue) < 25).all(axis=1).sum() > 100
     viewer.locator("input[type=checkbox]").uncheck()
     page.wait_for_timeout(200)
@@ -167,6 +162,12 @@ def test_changes_stand_beside_the_ground_truth_and_names_show_as_text(page: Any)
         *("ground truth", "R, Dice 0.500", "R+S, Dice 0.700"),
     ]
     assert "<script>alert(1)</script>" in page.locator("#viewer-volumes .legend").first.inner_text()
+    # The slider starts where R and R+S differ, and counts from there.
+    told = page.locator("#viewer-changes output")
+    assert told.inner_text() == "the most changed slice"
+    page.locator("#viewer-changes input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    expect(told).to_have_text("+1 from the most changed slice")
     label = page.locator("#viewer-changes canvas").first.get_attribute("aria-label")
     assert "case-4, ground truth: axial slice" in label
 
