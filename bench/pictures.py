@@ -5,9 +5,9 @@ Nothing here needs torch: volume sets and predictions are numpy files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,7 +167,7 @@ def _changes(runs: Sequence[StoredRun], cases: pd.DataFrame, reader: Reader) -> 
 
 
 def _change(
-    test: VolumeSet, cells: dict[str, tuple[StoredRun, Cell]], line: dict[str, object]
+    test: VolumeSet, cells: dict[str, tuple[StoredRun, Cell]], line: Mapping[Any, Any]
 ) -> Row:
     from bench.datasets.tasks import Task
     from leaderboard import display_name
@@ -261,7 +261,8 @@ def upright(axial: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def grey(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Intensities of [0, 1] as 8 bits."""
-    return np.rint(255 * image.clip(0, 1)).astype(np.uint8)
+    greys: NDArray[np.uint8] = np.rint(255 * image.clip(0, 1)).astype(np.uint8)
+    return greys
 
 
 def _classes(volumes: VolumeSet) -> tuple[str, ...]:
@@ -274,4 +275,5 @@ def _by_place(volumes: VolumeSet, label: NDArray[np.uint8]) -> NDArray[np.uint8]
     places[[label for label in volumes.label_names if label != 0]] = np.arange(
         1, len(_classes(volumes)) + 1
     )
-    return places[label]
+    placed: NDArray[np.uint8] = places[label]
+    return placed

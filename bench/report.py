@@ -55,13 +55,13 @@ def comparison(before: StoredRun, after: StoredRun) -> Page:
     """What changed from one run to another; nothing is written."""
     from leaderboard.comparison import Side, compare
 
-    sides = [
+    one, other = (
         Side(str(run.store.out), records_frame(collect(run)), cells_frame(cell_rows(run)))
         for run in (before, after)
-    ]
+    )
     settings = differences(before.run["config"], after.run["config"])
     data = difference(data_facts(before), data_facts(after))
-    return compare(*sides, settings, data)
+    return compare(one, other, settings, data)
 
 
 def collect(stored: StoredRun) -> list[Record]:
@@ -169,8 +169,12 @@ def joined(infos: Sequence[RunInfo]) -> RunInfo:
         infos[0],
         preset=" and ".join(dict.fromkeys(info.preset for info in infos)),
         seeds=tuple(sorted(each("seeds"))),
+        notes=each("notes"),
+        generators=each("generators"),
+        segmenters=each("segmenters"),
+        tasks=each("tasks"),
+        controls=each("controls"),
         stages={name: cells for info in infos for name, cells in info.stages.items()},
-        **{name: each(name) for name in ("notes", "generators", "segmenters", "tasks", "controls")},
     )
 
 

@@ -30,12 +30,12 @@ def cases_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
     }
     ranks = frame.assign(**places)
     index = ranks.sort_values([*order, "seed", "case"], kind="stable").index
-    return frame.loc[index, list(CASE_COLUMNS)].reset_index(drop=True)
+    ordered: pd.DataFrame = frame.loc[index, list(CASE_COLUMNS)].reset_index(drop=True)
+    return ordered
 
 
 def largest_changes(cases: pd.DataFrame) -> pd.DataFrame:
-    """Of each generator and task the row whose Dice changed most, of the first seed; ties: the
-    first."""
+    """Of each generator and task the row whose Dice changed most, of the first seed."""
     first = cases[cases["seed"] == cases["seed"].min()]
     change = (first["dice_rs"] - first["dice_r"]).abs()
     most = change.groupby([first["generator"], first["task"]], sort=False).idxmax()

@@ -49,14 +49,14 @@ def compare(
         other_data: how the test sets differ; "" where they are the same. Then, and only then,
             differences are taken.
     """
-    inputs = [read_inputs(side.records, side.cells) for side in (before, after)]
+    one, other = (read_inputs(side.records, side.cells) for side in (before, after))
     names = tuple(one_line(side.name) for side in (before, after))
     blocks: list[Block] = [*_settings(settings, names)]
     if other_data:
         told = f"The test sets differ ({one_line(other_data)}), so that no number is compared."
         return Page(_title(names), "", (*blocks, Paragraph(told)))
-    blocks += _fid(*inputs, names)
-    blocks += _dice(*inputs, names)
+    blocks += _fid(one, other, names)
+    blocks += _dice(one, other, names)
     return Page(_title(names), "", tuple(blocks))
 
 

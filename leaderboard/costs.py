@@ -30,7 +30,7 @@ def costs_frame(
 ) -> pd.DataFrame:
     """A row per generator and per segmenter: `COST_COLUMNS`; controls cost nothing."""
     fid = generators.set_index("generator")["fid_average"].to_dict()
-    names = [name for name in fid if name not in controls_of(info) | {REAL}]
+    names = [str(name) for name in fid if name not in controls_of(info) | {REAL}]
     rows = [_generator(name, fits, inputs.records, fid[name]) for name in names]
     arms = _trainings(inputs)
     main = segmentation[is_main(segmentation)].drop_duplicates(["segmenter", "task"])

@@ -53,7 +53,7 @@ def write(leaderboard: Leaderboard, folder: Path, pictures: Pictures = NO_PICTUR
 
 
 def _figures(leaderboard: Leaderboard, pictures: Pictures) -> dict[str, bytes]:
-    contents = {}
+    contents: dict[str, bytes] = {}
     for name, figure in FIGURES.items():
         if figure.wanted(leaderboard, pictures):
             drawn = figure.draw(leaderboard, pictures)

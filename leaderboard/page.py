@@ -278,7 +278,7 @@ def _published(leaderboard: Leaderboard) -> list[Block]:
         blocks += [Table(3, "published-table1", tables.published_realism(), published=True)]
     if segmentation.is_main(leaderboard.segmentation).any():
         blocks += [Table(3, "published-table2", tables.published_segmentation(), published=True)]
-    told = [Heading(2, "Published, other data"), Paragraph(_PUBLISHED, aside=True)]
+    told: list[Block] = [Heading(2, "Published, other data"), Paragraph(_PUBLISHED, aside=True)]
     return [*told, *blocks] if blocks else []
 
 

@@ -62,7 +62,8 @@ def coarse_image(image: Grey, every: int) -> Grey:
     r, a, s = (n // every for n in image.shape)
     blocks = image[: r * every, : a * every, : s * every]
     parts = blocks.reshape(r, every, a, every, s, every)
-    return parts.mean(axis=(1, 3, 5)).round().astype(np.uint8)
+    means: Grey = parts.mean(axis=(1, 3, 5)).round().astype(np.uint8)
+    return means
 
 
 def coarse_grid(shape: Sequence[int], every: int) -> tuple[int, ...]:

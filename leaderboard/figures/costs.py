@@ -29,15 +29,16 @@ def costs_figure(leaderboard: Leaderboard) -> Figure:
     axes = figure.subplots(len(kinds), widest, squeeze=False, sharey="row")
     for row, kind in zip(axes, kinds, strict=True):
         measured = shown_costs(frame, kind)
-        own = frame[frame["kind"] == kind].reset_index(drop=True)  # places are those of all figures
+        own = frame[frame["kind"] == kind]
+        own = own.assign(place=range(len(own)))  # the colour of a generator in all figures
         own = own[own["quality"].notna() & (own[measured] > 0).any(axis=1)]
         for axis, cost in zip(row, measured, strict=False):
-            for place, line in own.to_dict("index").items():
+            for line in own.to_dict("records"):
                 axis.plot(
                     line[cost],
                     line["quality"],
-                    marker(place),
-                    color=colour(place),
+                    marker(line["place"]),
+                    color=colour(line["place"]),
                     markersize=6,
                     label=plain(shown_name(line["name"]), 24),
                 )

@@ -86,7 +86,8 @@ def _enlarged(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
     """The nearest voxel of every pixel."""
     rows = (np.arange(height) + 0.5) * image.shape[0] // height
     columns = (np.arange(width) + 0.5) * image.shape[1] // width
-    return image[rows.astype(int)[:, None], columns.astype(int)]
+    enlarged: NDArray[np.uint8] = image[rows.astype(int)[:, None], columns.astype(int)]
+    return enlarged
 
 
 def _contour(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
