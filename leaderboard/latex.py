@@ -72,7 +72,7 @@ def table(content: TextTable, name: str, basis: str, above: str = "") -> str:
             f"\\midrule\n\\endhead\n{body}\\bottomrule\n\\end{{longtable}}\n{notes}}}\n"
         )
     return (
-        f"\\begin{{table}}[htbp]\n\\centering\n{caption}\n"
+        f"\\begin{{table}}[htbp]\n\\centering\n{caption}\\par\\medskip\n"
         # No wider than the text, and no larger than it was set.
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
         f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{_head(content)}\\midrule\n{body}"

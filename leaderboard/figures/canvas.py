@@ -71,7 +71,7 @@ def logarithmic(axis: Axes, values: ArrayLike) -> None:
         return
     axis.set_xscale("log")
     few = known.max() / known.min() < 100
-    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if few else (1.0,)))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
 
