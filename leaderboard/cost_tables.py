@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
 from leaderboard.costs import GENERATOR, SEGMENTER
 from leaderboard.model import Leaderboard
 from leaderboard.names import shown_name
-from leaderboard.text import MISSING, TextTable, figures, number, one_line
+from leaderboard.text import TextTable, figures, number, one_line
 
 _KINDS = {GENERATOR: "generator", SEGMENTER: "segmenter"}
 
@@ -23,7 +21,7 @@ def costs(leaderboard: Leaderboard) -> TextTable:
             figures(row["hours"]),
             figures(row["seconds_per_volume"]),
             number(row["peak_gib"], 2),
-            _millions(row["parameters"]),
+            figures(row["millions"]),
             number(row["quality"], 2 if row["kind"] == GENERATOR else 4),
         )
         for row in measured.to_dict("records")
@@ -45,7 +43,3 @@ def costs(leaderboard: Leaderboard) -> TextTable:
             "mean over the tasks. Means over the seeds.",
         ),
     )
-
-
-def _millions(count: float) -> str:
-    return MISSING if pd.isna(count) else figures(count / 1e6)

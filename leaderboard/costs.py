@@ -15,7 +15,7 @@ COSTS = {
     "hours": "Training, hours",
     "seconds_per_volume": "Sampling, s / volume",
     "peak_gib": "Peak memory, GiB",
-    "parameters": "Parameters",
+    "millions": "Parameters, millions",
 }
 """Column -> its name on an axis."""
 NAN = float("nan")
@@ -52,7 +52,7 @@ def _generator(
         "hours": _sum(trained, "seconds") / 3600,
         "seconds_per_volume": _sum(own, "seconds_per_volume"),
         "peak_gib": own.loc[own["metric"] == "peak_memory_mb", "value"].max() / 1024,
-        "parameters": _sum(trained, "parameters"),
+        "millions": _sum(trained, "parameters") / 1e6,
         "quality": fid,
         "devices": _devices(used),
     }
@@ -67,7 +67,7 @@ def _segmenter(name: str, rows: pd.DataFrame, dice: float) -> dict[str, object]:
         "hours": mean.get("seconds", NAN) / 3600,
         "seconds_per_volume": NAN,
         "peak_gib": most.get("peak_memory_mb", NAN) / 1024,
-        "parameters": most.get("parameters", NAN),
+        "millions": most.get("parameters", NAN) / 1e6,
         "quality": dice,
         "devices": _devices(rows),
     }

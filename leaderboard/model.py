@@ -130,7 +130,7 @@ COST_COLUMNS = (
     "hours",
     "seconds_per_volume",
     "peak_gib",
-    "parameters",
+    "millions",
     "quality",
     "devices",
 )
@@ -200,7 +200,8 @@ class Leaderboard:
     `cases` has `CASE_COLUMNS`: Dice of R and R+S of every test case at the paper's dose, of the
     cases that have a value in both.
     `costs` has `COST_COLUMNS`: a row per generator (hours of all its fits, quality the average FID)
-    and per segmenter (hours of one training of R, quality the mean Dice of R over the tasks).
+    and per segmenter (hours of one training of R, quality the mean Dice of R over the tasks);
+    ``millions`` counts parameters.
     `structure_volumes` has `VOLUME_COLUMNS`: a row per volume and structure, `REAL` the test set.
     Numbers that are missing are nan; nothing is averaged over them.
     """

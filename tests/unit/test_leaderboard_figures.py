@@ -158,10 +158,10 @@ def test_costs_are_sums_over_stages_and_means_over_trainings() -> None:
     alpha = row_of(board.costs, name="alpha")
     assert alpha["hours"] == pytest.approx(2.0)
     assert alpha["peak_gib"] == pytest.approx((1024 + 5400) / 1024)
-    assert (alpha["parameters"], alpha["seconds_per_volume"]) == (4e6, 0.5)
+    assert (alpha["millions"], alpha["seconds_per_volume"]) == (4.0, 0.5)
     assert alpha["quality"] == pytest.approx(30.0)  # its FID
     unet = row_of(board.costs, name="unet")
-    assert (unet["hours"], unet["parameters"]) == (pytest.approx(1.5), 1e6)
+    assert (unet["hours"], unet["millions"]) == (pytest.approx(1.5), 1.0)
     assert unet["quality"] == pytest.approx(0.7)  # Dice of R
     shown = named(cost_tables.costs(board))
     assert list(shown.loc["alpha"])[1:] == ["2.00", "0.500", "6.27", "4.00", "30.00"]
@@ -170,7 +170,7 @@ def test_costs_are_sums_over_stages_and_means_over_trainings() -> None:
     figure = costs_figure(board)
     titles = [axis.get_xlabel() for axis in figure.axes if axis.get_xlabel()]
     assert titles[:4] == [
-        *("Training, hours", "Sampling, s / volume", "Peak memory, GiB", "Parameters"),
+        *("Training, hours", "Sampling, s / volume", "Peak memory, GiB", "Parameters, millions"),
     ]
     assert [line.get_ydata()[0] for line in figure.axes[0].lines][:1] == pytest.approx([30.0])
 
