@@ -19,7 +19,7 @@ from bench.datasets.write import (
 from bench.disk import writing
 from bench.errors import InputError
 from bench.plan import Cell
-from bench.report import read_run
+from bench.runs import read_run
 from bench.sampling import sample_cell, undamaged
 from bench.store import Store
 from bench.volumes import VolumeSet

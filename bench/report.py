@@ -2,126 +2,82 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bench.disk import writing
 from bench.engine.schedule import settled
-from bench.errors import InputError
-from bench.plan import Cell
+from bench.pictures import read_pictures
 from bench.records import CellRow, Record, cells_frame, records_frame
+from bench.runs import StoredRun, data_facts, difference, differences
 from bench.sealed import write_atomic
-from bench.store import Damaged, Store
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from leaderboard import Leaderboard, RunInfo
+    from leaderboard.blocks import Page
 
 RULES_NOTHING = "The preset quick shows the machinery; its numbers rank nothing."
 
 
-def report(store: Store, run: Mapping[str, Any]) -> Leaderboard:
-    """Write OUT/records.csv and OUT/leaderboard/ of `run` from whatever cells are done."""
+def report(runs: Sequence[StoredRun], out: Path, pictures: bool = True) -> Leaderboard:
+    """Write out/records.csv and out/leaderboard/ from whatever cells are done.
+
+    Args:
+        runs: one, or several that `bench.runs.together` found alike.
+        out: the run's own folder, or another one.
+        pictures: whether volumes, segmentations and training curves are shown.
+    """
     import leaderboard
 
-    cells = [Cell.from_json(value) for value in run["cells"]]
-    found, seconds = collect(store, run, cells)
-    records = records_frame(found)
-    rows = cells_frame(cell_rows(store, cells, seconds))
-    folder = store.out / "leaderboard"
-    with writing(store.out):
-        write_atomic(store.out / "records.csv", records.to_csv(index=False))
-        pairs, damaged = draw_pairs(store, cells, folder)
-        board = leaderboard.build(records, rows, run_info(run, pairs, damaged))
-        leaderboard.write(board, folder)
+    records, board = read_board(runs)
+    folder = out / "leaderboard"
+    with writing(out):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / "records.csv", records.to_csv(index=False))
+        shown = read_pictures(runs, board.cases, folder) if pictures else leaderboard.NO_PICTURES
+        leaderboard.write(board, folder, shown)
     return board
 
 
-def draw_pairs(
-    store: Store, cells: list[Cell], folder: Path
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Figures of the nearest pairs in `folder`, of each generator's first seed: name -> file; and a
-    sentence for each that is left out because its artefact is damaged."""
-    from leaderboard.figures import nearest_pairs
+def read_board(runs: Sequence[StoredRun]) -> tuple[pd.DataFrame, Leaderboard]:
+    """Every record of the runs, and the tables; nothing is written."""
+    import leaderboard
 
-    files: dict[str, str] = {}
-    damaged: list[str] = []
-    for cell in cells:
-        path, name = store.artefacts(cell.key) / "pairs.npz", cell.tags.generator
-        if cell.kind != "memorise" or name in files or not store.is_done(cell.key):
-            continue
-        try:
-            store.verify(cell.key)
-        except Damaged as error:
-            damaged.append(f"No nearest pairs of {name}: {error}")
-            continue
-        if not path.is_file():  # no distances could be measured
-            continue
-        try:
-            pairs = read_pairs(path)
-        except ValueError as error:
-            damaged.append(f"No nearest pairs of {name}: {path} cannot be read: {error}")
-            continue
-        files[name] = f"nearest-{file_name(name)}.png"
-        folder.mkdir(parents=True, exist_ok=True)
-        nearest_pairs(pairs, folder / files[name])
-    return files, tuple(damaged)
+    records, rows = frames(runs)
+    return records, leaderboard.build(records, rows, joined([run_info(run) for run in runs]))
 
 
-def read_pairs(path: Path) -> list[tuple[NDArray[Any], NDArray[Any], str]]:
-    """Slices of a synthetic volume and its nearest training volume, and a caption, for each pair.
-
-    ValueError if the file holds anything but numbers and text.
-    """
-    names = ("synthetic", "train", "train_ids", "distance")
-    with np.load(path, allow_pickle=False) as kept:
-        return [
-            (upright(synthetic), upright(train), f"{train_id}, distance {distance:.3g}")
-            for synthetic, train, train_id, distance in zip(*(kept[n] for n in names), strict=True)
-        ]
+def frames(runs: Sequence[StoredRun]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every record of the runs, and how every cell stands."""
+    records: list[Record] = []
+    rows: list[CellRow] = []
+    for run in runs:
+        found, seconds = collect(run)
+        records += found
+        rows += cell_rows(run, seconds)
+    return records_frame(records), cells_frame(rows)
 
 
-def file_name(name: str) -> str:
-    """A plug-in's name as part of a file's; two names never give the same one."""
-    slug = re.sub(r"[^a-zA-Z0-9.-]+", "-", name)
-    return slug if slug == name else f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+def comparison(before: StoredRun, after: StoredRun) -> Page:
+    """What changed from one run to another; nothing is written."""
+    from leaderboard.comparison import Side, compare
+
+    one, other = (Side(str(run.store.out), *frames([run])) for run in (before, after))
+    settings = differences(before.run["config"], after.run["config"])
+    data = difference(data_facts(before), data_facts(after))
+    return compare(one, other, settings, data)
 
 
-def upright(axial: NDArray[Any]) -> NDArray[Any]:
-    """An axial slice (R, A) as radiologists look at it: anterior up, the patient's right left."""
-    return axial.T[::-1, ::-1]
-
-
-def read_run(out: Path) -> dict[str, Any]:
-    """OUT/run.json; InputError if OUT holds no run."""
-    path = out / "run.json"
-    if not path.is_file():
-        raise InputError(
-            f"{out} holds no run: there is no {path.name}; give the --out of a bench run."
-        )
-    run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if "controls" not in run:
-        raise InputError(
-            f"{path} was written by an earlier version; give the same bench run command again."
-        )
-    return run
-
-
-def collect(
-    store: Store, run: Mapping[str, Any], cells: list[Cell]
-) -> tuple[list[Record], dict[str, float]]:
+def collect(stored: StoredRun) -> tuple[list[Record], dict[str, float]]:
     """Every record of the run's finished cells, with what the cell stands for; and the seconds that
     each of these cells took, by key."""
-    config, records = run["config"], []
-    seconds: dict[str, float] = {}
-    for cell in cells:
-        result = store.result(cell.key)
+    run, records = stored.run, []
+    config, seconds = run["config"], dict[str, float]()
+    for cell in stored.cells:
+        result = stored.store.result(cell.key)
         if result is None:
             continue
         seconds[cell.key] = result["seconds"]
@@ -133,7 +89,7 @@ def collect(
             preset=config["preset"],
             grid="x".join(map(str, config["data"]["grid"])),
             seed=tags.seed,
-            generator=tags.generator,
+            generator=stored.shown(cell),
             stage=tags.stage,
             segmenter=tags.segmenter,
             task=tags.task,
@@ -148,22 +104,28 @@ def collect(
     return records, seconds
 
 
-def cell_rows(store: Store, cells: list[Cell], done: Mapping[str, float]) -> list[CellRow]:
-    """How every planned cell stands; `done` has the seconds of those that are finished, by key."""
+def cell_rows(stored: StoredRun, done: Mapping[str, float]) -> list[CellRow]:
+    """How every planned cell stands; `done` has the seconds of the finished ones, by key."""
     outcome: dict[str, tuple[str, str]] = {}
-    plan = {cell.key: cell for cell in cells}
+    plan = {cell.key: cell for cell in stored.every}
+    given = {cell.key for cell in stored.cells}
     rows = []
-    for cell in cells:
+    for cell in stored.every:
         status, reason = "done", ""
         if cell.key not in done:
-            status, reason = settled(store, cell, outcome, plan) or ("waiting", "not run yet")
+            status, reason = settled(stored.store, cell, outcome, plan) or (
+                "waiting",
+                "not run yet",
+            )
         outcome[cell.key] = (status, reason)
+        if cell.key not in given:
+            continue
         tags = cell.tags
         rows.append(
             CellRow(
                 cell=cell.key[:16],
                 kind=cell.kind,
-                generator=tags.generator,
+                generator=stored.shown(cell),
                 segmenter=tags.segmenter,
                 task=tags.task,
                 arm=tags.arm,
@@ -178,18 +140,16 @@ def cell_rows(store: Store, cells: list[Cell], done: Mapping[str, float]) -> lis
     return rows
 
 
-def run_info(
-    run: Mapping[str, Any],
-    pairs: Mapping[str, str] | None = None,
-    damaged: Sequence[str] = (),
-) -> RunInfo:
-    """What the captions say of the run; `pairs` and `damaged` are those of `draw_pairs`."""
+def run_info(stored: StoredRun) -> RunInfo:
+    """What the captions say of the run."""
     from leaderboard import RunInfo
     from metrics.intervals import INTERVAL_METHOD
 
-    config, data = run["config"], run["data"]
+    run = stored.run
+    config, data, names = run["config"], run["data"], stored.names
     parts = ("train", "val", "test", *(("held",) if data["n_held"] else ()))
     notes = [RULES_NOTHING] if config["preset"] == "quick" else []
+    notes += [note for note in (config["note"], stored.note) if note]
     return RunInfo(
         dataset=data["name"],
         preset=config["preset"],
@@ -197,31 +157,50 @@ def run_info(
         extractor=extractor_text(run["extractor"]),
         seeds=tuple(config["seeds"]),
         splits={part: data[f"n_{part}"] for part in parts},
-        notes=(*notes, *([config["note"]] if config["note"] else []), *damaged),
-        generators=tuple(config["generators"]),
+        notes=tuple(notes),
+        generators=tuple(names.get(name, name) for name in config["generators"]),
         segmenters=tuple(config["segmenters"]),
         tasks=tuple(config["tasks"]) or tuple(task["name"] for task in data["tasks"]),
         budget=config["segmentation"]["equal"],
         interval_method=f"{INTERVAL_METHOD} {config['scoring']['resamples']} resamples.",
-        pairs=pairs or {},
-        stages=stages_of(run),
-        controls=tuple(run["controls"]),
+        stages=stages_of(stored),
+        controls=tuple(names.get(name, name) for name in run["controls"]),
         neighbours=config["scoring"]["neighbours"],
         tolerance_mm=config["segmentation"]["tolerance_mm"],
         ms_ssim_pairs=config["scoring"]["diversity_pairs"],
     )
 
 
-def stages_of(run: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def joined(infos: Sequence[RunInfo]) -> RunInfo:
+    """What the captions say of several runs together; they are alike in all that is not listed."""
+    from dataclasses import replace
+
+    def each(name: str) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(value for info in infos for value in getattr(info, name)))
+
+    return replace(
+        infos[0],
+        preset=" and ".join(dict.fromkeys(info.preset for info in infos)),
+        seeds=tuple(sorted(each("seeds"))),
+        notes=each("notes"),
+        generators=each("generators"),
+        segmenters=each("segmenters"),
+        tasks=each("tasks"),
+        controls=each("controls"),
+        stages={name: cells for info in infos for name, cells in info.stages.items()},
+    )
+
+
+def stages_of(stored: StoredRun) -> dict[str, tuple[str, ...]]:
     """The cells that trained and sampled each generator: keys cut as in the records, in order.
 
     A stage that an earlier generator trains under its own name is among them.
     """
     cells: dict[str, dict[str, None]] = {}
-    for cell in map(Cell.from_json, run["cells"]):
+    for cell in stored.every:
         if cell.kind == "sample":
             fits = [key for role, key in cell.needs.items() if role.startswith("stage:")]
-            own = cells.setdefault(cell.tags.generator, {})
+            own = cells.setdefault(stored.shown(cell), {})
             own.update((key[:16], None) for key in (*fits, cell.key))
     return {name: tuple(own) for name, own in cells.items()}
 

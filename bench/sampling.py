@@ -23,7 +23,7 @@ from bench.harness import blamed
 from bench.plan import Cell
 from bench.records import Record
 from bench.registry import GENERATORS, load_plugin
-from bench.report import read_run
+from bench.runs import read_run
 from bench.store import Damaged, Store
 from bench.volumes import VolumeSet
 

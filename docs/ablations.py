@@ -18,14 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from generator_pictures import Curves, curve_figure, read_curves, save_small
+from generator_pictures import save_small
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from validate import Run, execute, settings, shown, table, value
 
+from bench.pictures import read_curves
 from bench.plan import Cell
 from bench.records import read_records
 from bench.store import Store
+from leaderboard.figures import curve_figure
+from leaderboard.figures.curves import Curves
 
 PRESET, DATA = "small", "msd-hippocampus"
 COMMON = ("data.cases=null", "data.grid=[48,64,48]")

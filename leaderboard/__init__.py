@@ -1,4 +1,4 @@
-"""From the records of a run to its tables: Markdown, CSV and the terminal.
+"""From the records of a run to its page: HTML, Markdown, CSV, LaTeX, figures and the terminal.
 
     board = leaderboard.build(records, cells, RunInfo(dataset, preset, grid))
     leaderboard.write(board, out / "leaderboard")
@@ -12,6 +12,16 @@ from leaderboard.board import build
 from leaderboard.files import write
 from leaderboard.model import Leaderboard, RunInfo
 from leaderboard.names import display_name
+from leaderboard.pictures import NO_PICTURES, Pictures
 from leaderboard.terminal import terminal_tables
 
-__all__ = ["Leaderboard", "RunInfo", "build", "display_name", "terminal_tables", "write"]
+__all__ = [
+    "NO_PICTURES",
+    "Leaderboard",
+    "Pictures",
+    "RunInfo",
+    "build",
+    "display_name",
+    "terminal_tables",
+    "write",
+]

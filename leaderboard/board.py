@@ -5,7 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from leaderboard.arms import read_arms
-from leaderboard.companions import companions_frame, structures_frame
+from leaderboard.cases import cases_frame
+from leaderboard.companions import companions_frame, structures_frame, volumes_frame
+from leaderboard.costs import costs_frame
 from leaderboard.fits import fits_frame
 from leaderboard.inputs import Inputs, read_inputs
 from leaderboard.model import NOT_MEASURED_COLUMNS, Leaderboard, RunInfo
@@ -32,6 +34,7 @@ def build(records: pd.DataFrame, cells: pd.DataFrame, info: RunInfo) -> Leaderbo
     generators = generators_frame(inputs, info)
     segmentation = segmentation_frame(inputs, arms, info)
     companions = companions_frame(inputs, info)
+    fits = fits_frame(inputs, info)
     return Leaderboard(
         info=info,
         generators=generators,
@@ -42,7 +45,10 @@ def build(records: pd.DataFrame, cells: pd.DataFrame, info: RunInfo) -> Leaderbo
         structures=structures_frame(companions),
         ranks=ranks_frame(inputs, arms, generators, info),
         doses=doses_frame(inputs, arms, info),
-        fits=fits_frame(inputs, info),
+        fits=fits,
+        cases=cases_frame(inputs, info),
+        costs=costs_frame(inputs, info, fits, generators, segmentation),
+        structure_volumes=volumes_frame(inputs, info),
     )
 
 

@@ -60,6 +60,7 @@ def by_generator(
         ),
         rows=tuple(body),
         notes=(*notes, *reasons(rows)),
+        last=int((rows["generator"] == REAL).any()),
     )
 
 

@@ -11,6 +11,7 @@ from leaderboard.model import (
     REAL,
     STRUCTURE_COLUMNS,
     STRUCTURE_METRICS,
+    VOLUME_COLUMNS,
     RunInfo,
 )
 
@@ -20,6 +21,7 @@ _NUMBERS = ["value", "sd", "low", "high", "n_real", "n_synthetic"]
 _BESIDE_REAL = ("volume_ml", "components", "absent")
 NAN = float("nan")
 COUNTS = ("absent_but_predicted", "missed")
+CASE_VOLUME = "structure_volume_of_case_ml"
 NO_NUMBER = "The measure gave no number."
 
 
@@ -54,6 +56,16 @@ def structures_frame(companions: pd.DataFrame) -> pd.DataFrame:
         table.append({**row, **own, **real, "n_synthetic": n})
     frame = pd.DataFrame(table, columns=list(STRUCTURE_COLUMNS))
     return frame.astype({"n_synthetic": "Int64"})
+
+
+def volumes_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
+    """A row per volume and structure, real ones first: `VOLUME_COLUMNS`."""
+    rows = inputs.records
+    rows = rows[(rows["kind"] == "structures") & (rows["metric"] == CASE_VOLUME)]
+    frame = rows.rename(columns={"value": "volume_ml"})[list(VOLUME_COLUMNS)]
+    order = generators_in_order(info, sorted(frame["generator"]))
+    place = frame["generator"].map(lambda name: -1 if name == REAL else order.index(name))
+    return frame.loc[place.sort_values(kind="stable").index].reset_index(drop=True)
 
 
 def _of_sets(inputs: Inputs) -> pd.DataFrame:

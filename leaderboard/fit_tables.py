@@ -17,8 +17,8 @@ NAN = float("nan")
 
 COSTS = ("steps", "seconds", "peak_memory_mb", "seconds_per_volume")
 """Metrics that have a column."""
-QUIET = ("stopped_early",)
-"""Metrics that are told in a column of another."""
+QUIET = ("stopped_early", "parameters")
+"""Metrics that are told in a column of another, or in another table."""
 
 
 def fits(leaderboard: Leaderboard) -> TextTable:

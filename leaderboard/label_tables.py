@@ -121,6 +121,7 @@ def structures(leaderboard: Leaderboard) -> TextTable:
             + (several if len(leaderboard.info.seeds) > 1 else ""),
             *reasons(own_rows),
         ),
+        last=int((frame["generator"] == REAL).sum()),
     )
 
 

@@ -1,9 +1,20 @@
-"""Tables as GitHub-flavoured Markdown that no text of a user can break."""
+"""Pages and tables as GitHub-flavoured Markdown that no text of a user can break."""
 
 from __future__ import annotations
 
 import re
 
+from leaderboard.blocks import (
+    Block,
+    Caution,
+    Facts,
+    Heading,
+    Image,
+    Page,
+    Paragraph,
+    Table,
+    Viewer,
+)
 from leaderboard.text import TextTable
 
 # Entities rather than backslashes: a cell then holds no pipe at all, for any reader of tables.
@@ -13,6 +24,31 @@ _SPECIAL = re.compile(r"[&<>|\\`*~$@]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|(?<=
 def escape(text: str) -> str:
     """Text that shows as it is; what Markdown leaves alone (``a_b``, ``[1]``) stays readable."""
     return _SPECIAL.sub(lambda found: "".join(f"&#{ord(char)};" for char in found[0]), text)
+
+
+def render(page: Page) -> str:
+    """The whole page."""
+    parts = [part for block in page.blocks for part in _parts(block)]
+    return "\n\n".join([f"# {escape(page.title)}", *parts]) + "\n"
+
+
+def _parts(block: Block) -> list[str]:
+    """What a block is on the page, parted by empty lines."""
+    match block:
+        case Heading(level, text):
+            return [f"{'#' * level} {escape(text)}"]
+        case Caution(text):
+            return [f"> **{escape(text)}**"]
+        case Facts(rows):
+            return ["\n".join(f"- **{escape(name)}**: {escape(text)}" for name, text in rows)]
+        case Paragraph(text, aside):
+            return [f"*{escape(text)}*" if aside else escape(text)]
+        case Table(level, _, content):
+            return [f"{'#' * level} {escape(content.title)}", table(content)]
+        case Image(file, alt, caption):
+            return [f"![{escape(alt)}]({file})", *([f"*{escape(caption)}*"] if caption else [])]
+        case Viewer(_, still):
+            return _parts(still)
 
 
 def table(content: TextTable) -> str:

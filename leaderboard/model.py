@@ -122,6 +122,21 @@ DOSE_COLUMNS = (
 
 FIT_COLUMNS = ("generator", "stage", "metric", "label", "value", "sd", "n_seeds", "shared")
 
+CASE_COLUMNS = ("generator", "segmenter", "task", "seed", "case", "dice_r", "dice_rs")
+
+COST_COLUMNS = (
+    "kind",
+    "name",
+    "hours",
+    "seconds_per_volume",
+    "peak_gib",
+    "millions",
+    "quality",
+    "devices",
+)
+
+VOLUME_COLUMNS = ("generator", "label", "seed", "case", "volume_ml")
+
 NOT_MEASURED_COLUMNS = (
     "kind",
     "generator",
@@ -153,7 +168,6 @@ class RunInfo:
     tasks: tuple[str, ...] = ()
     budget: Literal["steps", "epochs"] = "steps"  # what R and R+S have in common in training
     interval_method: str = ""  # how the intervals of FID were made, one sentence
-    pairs: Mapping[str, str] = field(default_factory=dict)  # generator -> its figure's file
     # Cells that trained and sampled each generator, in order: stages may be another's as well.
     stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     controls: Collection[str] = ()  # generators of known quality, beside `names.CONTROLS`
@@ -183,6 +197,12 @@ class Leaderboard:
     `doses` has `DOSE_COLUMNS`: gains over R, means over segmenters; empty with the one dose.
     `fits` has `FIT_COLUMNS`: what was measured of each stage of a generator's fit and of its
     sampling, in long form; ``shared`` names the other generators that need the stage.
+    `cases` has `CASE_COLUMNS`: Dice of R and R+S of every test case at the paper's dose, of the
+    cases that have a value in both.
+    `costs` has `COST_COLUMNS`: a row per generator (hours of all its fits, quality the average FID)
+    and per segmenter (hours of one training of R, quality the mean Dice of R over the tasks);
+    ``millions`` counts parameters.
+    `structure_volumes` has `VOLUME_COLUMNS`: a row per volume and structure, `REAL` the test set.
     Numbers that are missing are nan; nothing is averaged over them.
     """
 
@@ -196,3 +216,6 @@ class Leaderboard:
     ranks: pd.DataFrame
     doses: pd.DataFrame
     fits: pd.DataFrame
+    cases: pd.DataFrame
+    costs: pd.DataFrame
+    structure_volumes: pd.DataFrame

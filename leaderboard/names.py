@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+
 from leaderboard.model import REAL, RunInfo
 from leaderboard.text import one_line
 
@@ -41,3 +44,9 @@ def display_name(name: str) -> str:
 def shown_name(name: str) -> str:
     """`display_name` on one line."""
     return one_line(display_name(name))
+
+
+def file_name(name: str) -> str:
+    """A plug-in's name as part of a file's; two names never give the same one."""
+    slug = re.sub(r"[^a-zA-Z0-9.-]+", "-", name)
+    return slug if slug == name else f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -48,6 +48,7 @@ def realism(leaderboard: Leaderboard) -> TextTable:
         rows=tuple(rows),
         bold=_best(frame, controls_of(leaderboard.info)),
         notes=_realism_notes(frame),
+        last=int((frame["generator"] == REAL).sum()),
     )
 
 
@@ -119,6 +120,7 @@ def dice_block(
         rows=tuple(body),
         bold=frozenset({(len(body) - 1, 0)}),
         notes=notes,
+        last=1,
     )
 
 

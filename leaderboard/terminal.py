@@ -1,4 +1,4 @@
-"""The tables for the command line."""
+"""Tables and pages for the command line."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import replace
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from leaderboard import companion_tables, label_tables, tables
+from leaderboard.blocks import Caution, Heading, Page, Paragraph, Table
 from leaderboard.model import Leaderboard
 from leaderboard.text import TextTable
 
 _PADDING = 3  # a border and a space on either side of a column
 
 
-def terminal_tables(leaderboard: Leaderboard, width: int | None = None) -> list[Table]:
+def terminal_tables(leaderboard: Leaderboard, width: int | None = None) -> list[RichTable]:
     """Table 1, what was found of memorisation and labels, then Table 2 block by block.
 
     A block too wide is split between its tasks. The page says what the brief tables mean.
@@ -40,6 +41,53 @@ def terminal_tables(leaderboard: Leaderboard, width: int | None = None) -> list[
     return [_rich(content) for content in shown]
 
 
+def print_page(page: Page, console: Console) -> None:
+    """Every table of a page, with what fixes its numbers above it.
+
+    On a terminal in its width, a table too wide in parts; elsewhere as plain text, whole.
+    """
+    if not console.is_terminal:
+        console.print("\n".join(_plain(page)), soft_wrap=True, highlight=False, markup=False)
+        return
+    console.print(Text(page.title, style="bold"), Text(page.basis), sep="\n")
+    for block in page.blocks:
+        match block:
+            case Caution(text):
+                console.print(Text(text, style="bold yellow"))
+            case Heading(_, text) | Paragraph(text):
+                console.print(Text(f"\n{text}"))
+            case Table():
+                for part in _split(_grouped(block.content), console.width):
+                    console.print(_rich(part))
+
+
+def _plain(page: Page) -> Iterator[str]:
+    """The same as lines that no other program trips over: columns parted by two spaces."""
+    yield page.title
+    yield page.basis
+    for block in page.blocks:
+        match block:
+            case Caution(text) | Heading(_, text) | Paragraph(text):
+                yield f"\n{text}"
+            case Table():
+                yield f"\n{block.content.title}"
+                yield from _aligned(block.content)
+                yield from block.content.notes
+
+
+def _aligned(content: TextTable) -> Iterator[str]:
+    lines = [tuple(title.replace("\n", " ") for title in content.columns), *content.rows]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = [
+            " " * (width - cell_len(text)) * (place >= content.names)
+            + text
+            + " " * (width - cell_len(text)) * (place < content.names)
+            for place, (text, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
 def _grouped(block: TextTable) -> TextTable:
     """The block with a task's name over the first of its columns alone."""
     titles = [title.partition("\n") for title in block.columns]
@@ -53,21 +101,27 @@ def _grouped(block: TextTable) -> TextTable:
 
 
 def _split(block: TextTable, width: int) -> Iterator[TextTable]:
-    """The block in parts that fit the width, each with the names and at least one task."""
+    """The block in parts that fit the width, each with the names and at least one other column.
+
+    Columns under one title stay together.
+    """
     wide = [
         _PADDING + max(cell_len(text) for cell in cells for text in cell.split("\n"))
         for cells in zip(block.columns, *block.rows, strict=True)
     ]
-    starts = [i for i, title in enumerate(block.columns) if i and not title.startswith("\n")]
+    names = list(range(block.names if block.names < len(block.columns) else 1))
+    starts = [
+        i for i, title in enumerate(block.columns) if i >= len(names) and not title.startswith("\n")
+    ]
     ends = [*starts[1:], len(wide)]
     part: list[int] = []
     for start, end in zip(starts, ends, strict=True):
         task = list(range(start, end))
-        if part and 1 + wide[0] + sum(wide[i] for i in part + task) > width:
-            yield _columns(block, [0, *part])
+        if part and 1 + sum(wide[i] for i in names + part + task) > width:
+            yield replace(_columns(block, names + part), notes=())
             part = []
         part += task
-    yield _columns(block, [0, *part])
+    yield _columns(block, names + part)
 
 
 def _columns(block: TextTable, kept: list[int]) -> TextTable:
@@ -75,13 +129,14 @@ def _columns(block: TextTable, kept: list[int]) -> TextTable:
         block,
         columns=tuple(block.columns[i] for i in kept),
         rows=tuple(tuple(row[i] for i in kept) for row in block.rows),
+        bold=frozenset((row, kept.index(i)) for row, i in block.bold if i in kept),
     )
 
 
-def _rich(content: TextTable) -> Table:
+def _rich(content: TextTable) -> RichTable:
     """Cells are `Text`, so that markup in a name is shown and not obeyed."""
     caption = Text("\n".join(content.notes)) if content.notes else None
-    table = Table(title=Text(content.title), caption=caption)
+    table = RichTable(title=Text(content.title), caption=caption)
     for column, title in enumerate(content.columns):
         table.add_column(Text(title), justify="left" if column < content.names else "right")
     for row, line in enumerate(content.rows):

@@ -13,7 +13,7 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table as it is printed: what Markdown and the terminal have in common."""
+    """A table as it is printed, in whatever form."""
 
     title: str
     columns: tuple[str, ...]  # a line break shows where a long one may be wrapped
@@ -21,6 +21,7 @@ class TextTable:
     names: int = 1  # columns that hold names, from the left; the others hold numbers
     bold: frozenset[tuple[int, int]] = frozenset()  # (row, column)
     notes: tuple[str, ...] = ()
+    last: int = 0  # rows at the end that compete with none above: a floor, an overall mean
 
 
 def number(value: float, decimals: int, spread: float = float("nan")) -> str:

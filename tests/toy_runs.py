@@ -44,9 +44,9 @@ def attempts(out: Path) -> dict[str, list[str]]:
 def statuses(out: Path) -> dict[str, tuple[str, str]]:
     """Status and reason as the leaderboard is told, by title."""
     from bench.report import cell_rows
+    from bench.runs import open_run
 
-    known = cells(out)
-    rows = cell_rows(Store(out), list(known.values()), {})
+    known, rows = cells(out), cell_rows(open_run(out), {})
     return {t: (row["status"], row["reason"]) for t, row in zip(known, rows, strict=True)}
 
 

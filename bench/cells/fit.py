@@ -15,10 +15,10 @@ from bench.run import Run
 
 
 def run(context: Context) -> list[Record]:
-    """Leaves ``state.pt``, what the stage returned."""
+    """Leaves ``state.pt``, what the stage returned; records how many numbers it holds."""
     state, run = train(context)
     save_state(context.spec["stage"], state, context.artefacts / "state.pt")
-    return run.records
+    return [*run.records, Record(metric="parameters", value=_numbers(state))]
 
 
 def train(context: Context) -> tuple[object, Run]:
@@ -60,3 +60,12 @@ def _to_cpu(value: object) -> object:
     if isinstance(value, list | tuple):
         return type(value)(_to_cpu(item) for item in value)
     return value
+
+
+def _numbers(value: object) -> int:
+    """Numbers in the floating-point tensors of a state."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() if value.is_floating_point() else 0
+    if isinstance(value, dict):
+        return sum(map(_numbers, value.values()))
+    return sum(map(_numbers, value)) if isinstance(value, list | tuple) else 0

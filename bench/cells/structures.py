@@ -43,6 +43,11 @@ def run(context: Context) -> list[Record]:
         for metric, per_label in values.items()
         for name, value in zip(names.values(), per_label, strict=True)
     ]
+    records += [
+        Record(metric="structure_volume_of_case_ml", label=name, case=case, value=float(value))
+        for case, sizes in zip((test if real else volumes).ids, shown.volume_ml, strict=True)
+        for name, value in zip(names.values(), sizes, strict=True)
+    ]
     metrics = ["structure_volume_ks", "structure_volume_p"]
     metrics += ["structure_components_ks", "structure_components_p"]
     each = [(metric, name) for metric in metrics for name in names.values()]

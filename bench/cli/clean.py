@@ -24,7 +24,7 @@ def clean(
     from rich.console import Console
 
     from bench.cleaning import size, unneeded
-    from bench.report import read_run
+    from bench.runs import read_run
 
     console, total = Console(), 0
     read_run(out)  # InputError where there is no run

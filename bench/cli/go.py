@@ -101,15 +101,17 @@ def make_engine(config: EngineConfig | None, plan: Plan) -> Engine:
 def close(console: Console, plan: Plan, out: Path, outcome: Outcome) -> int:
     """Show the tables and where they lie; the exit code of the run."""
     from bench.report import report
+    from bench.runs import StoredRun
     from leaderboard import terminal_tables
 
-    board = report(Store(out), describe(plan))
+    board = report([StoredRun(Store(out), describe(plan))], out)
     for table in terminal_tables(board, console.width):
         console.print(table)
     for note in board.info.notes:
         console.print(note, highlight=False, markup=False)
-    path = str(out / "leaderboard" / "leaderboard.md")
-    console.print(path, highlight=False, markup=False, soft_wrap=True)
+    for name in ("leaderboard.md", "leaderboard.html"):
+        path = str(out / "leaderboard" / name)
+        console.print(path, highlight=False, markup=False, soft_wrap=True)
     failed = [key for key, (status, _) in outcome.items() if status == "failed"]
     blocked = [key for key, (status, _) in outcome.items() if status == "blocked"]
     if not failed:

@@ -9,6 +9,7 @@ import typer
 from bench.cli import (
     check,
     clean,
+    compare,
     data_check,
     data_get,
     data_phantom,
@@ -21,6 +22,7 @@ from bench.cli import (
     report,
     run,
     sample,
+    show,
     status,
     validate,
 )
@@ -40,6 +42,8 @@ app.command("status")(status.status)
 app.command("validate")(validate.validate)
 app.command("clean")(clean.clean)
 app.command("report")(report.report)
+app.command("show")(show.show)
+app.command("compare")(compare.compare)
 app.command("doctor")(doctor.doctor)
 app.command("sample")(sample.sample)
 app.command("estimate")(estimate.estimate)

@@ -137,7 +137,7 @@ def run(
     name = re.sub(r"[^\w.-]+", "-", plan.data.name)  # a data set's own name may hold anything
     folder = out or Path("runs") / f"{name}-{preset}"
     if dry_run:
-        from bench.cli.show import show_plan
+        from bench.cli.dry_run import show_plan
 
         show_plan(plan, folder)
         return

@@ -54,8 +54,8 @@ def sample(
     from rich.console import Console
 
     from bench.cli.counting import counting
-    from bench.report import file_name
     from bench.sampling import draw, open_fitted
+    from leaderboard.names import file_name
 
     console = Console()
     fitted = open_fitted(run, generator, seed, settings)

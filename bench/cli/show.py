@@ -1,37 +1,26 @@
-"""What `--dry-run` shows: the cells by kind, and what of them is done already."""
+"""`bench show`: the page's tables in the terminal."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Table
-
-from bench.harness import Plan
-from bench.report import extractor_text
-from bench.store import Store
+import typer
 
 
-def show_plan(plan: Plan, out: Path) -> None:
-    """Print the plan; nothing is written."""
-    console = Console()
-    store = Store(out)
-    data = plan.data
-    held = f", {data.n_held} held-out" if data.n_held else ""
-    console.print(
-        f"{data.name}: {data.n_train} training, {data.n_val} validation, {data.n_test} test{held} "
-        f"cases, grid {'x'.join(map(str, plan.config.data.grid))}; tasks "
-        f"{', '.join(plan.config.tasks or [t.name for t in data.tasks])}",
-        highlight=False,
-        markup=False,
-    )
-    from dataclasses import asdict
+def show(
+    outs: Annotated[
+        list[Path],
+        typer.Argument(help="Folder of a run; several make one leaderboard.", metavar="OUT..."),
+    ],
+) -> None:
+    """Show every table of a run; plain text when piped; nothing is written: bench show runs/a"""
+    from rich.console import Console
 
-    console.print(f"FID features: {extractor_text(asdict(plan.extractor))}", highlight=False)
-    planned = Counter(cell.kind for cell in plan.cells)
-    done = Counter(cell.kind for cell in plan.cells if store.is_done(cell.key))
-    table = Table("kind", "cells", "done already", title=f"{len(plan.cells)} cells into {out}")
-    for kind, count in planned.items():
-        table.add_row(kind, str(count), str(done[kind]))
-    console.print(table)
+    from bench.report import read_board
+    from bench.runs import together
+    from leaderboard.page import page
+    from leaderboard.terminal import print_page
+
+    _, board = read_board(together(outs))
+    print_page(page(board), Console())

@@ -25,7 +25,7 @@ def status(
     import json
 
     from bench.plan import Cell
-    from bench.report import read_run
+    from bench.runs import read_run
     from bench.states import cell_states, summary
     from bench.store import Store
 

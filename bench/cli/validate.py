@@ -25,7 +25,7 @@ def validate(
     from rich.console import Console
 
     from bench.plan import Cell
-    from bench.report import read_run
+    from bench.runs import read_run
     from bench.store import Store
     from bench.validation import damaged_cells, mixtures
 

@@ -10,7 +10,8 @@ import pandas as pd
 from markdown_it import MarkdownIt
 
 from bench.records import CellRow, Record, cells_frame, records_frame
-from leaderboard import Leaderboard, RunInfo, build
+from leaderboard import Leaderboard, RunInfo, build, markdown
+from leaderboard import page as pages
 from leaderboard.text import TextTable
 
 NAN = float("nan")
@@ -142,6 +143,11 @@ def two_by_two() -> Made:
         made.dice({"a": 0.6 + shift, "b": 0.7 + shift}, "alpha", segmenter)
         made.dice({"a": 0.7 + shift, "b": 0.7 + shift}, "beta", segmenter)
     return made
+
+
+def page(board: Leaderboard) -> str:
+    """The leaderboard's page as Markdown."""
+    return markdown.render(pages.page(board))
 
 
 def named(content: TextTable) -> pd.DataFrame:

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from bench.config import resolve
+from bench.pictures import read_curves
 from bench.plan import Cell, Tags
 from bench.records import Record, records_frame
 from bench.registry import GENERATORS
 from bench.store import Store
 from bench.volumes import VolumeSet, VolumeSetWriter
+from leaderboard.figures import watched
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 NAMES = {0: "background", 1: "Anterior", 2: "Posterior"}
@@ -101,19 +103,17 @@ def test_a_table_has_a_row_per_variant_and_the_floor(scripts: Any) -> None:
 
 
 def test_curves_are_those_of_validation_where_there_are_some(scripts: Any, tmp_path: Path) -> None:
-    import generator_pictures
-
     cell = Cell("fit", {"n": 1}, {}, Tags(generator="ldm-vae", stage="image-ldm"))
     work = Store(tmp_path).work(cell.key)
     work.mkdir(parents=True)
     (work / "fit.csv").write_text("step,name,value\n1,loss/all,3\n2,loss/all,2\n2,val/loss,5\n")
-    curves = generator_pictures.read_curves(Store(tmp_path), [cell])
+    curves = read_curves(Store(tmp_path), [cell])
     assert list(curves) == ["3D-LDM with VAE: image-ldm"]
-    (shown,) = generator_pictures.watched(curves["3D-LDM with VAE: image-ldm"])
+    (shown,) = watched(curves["3D-LDM with VAE: image-ldm"])
     assert shown[0] == "val/loss"
     assert list(shown[1]["value"]) == [5.0]
     losses = pd.DataFrame({"step": [1, 2], "name": ["loss/all"] * 2, "value": [3.0, 2.0]})
-    assert [name for name, _ in generator_pictures.watched(losses)] == ["loss/all"]
+    assert [name for name, _ in watched(losses)] == ["loss/all"]
     drawn = dict(scripts.stage_curves("image-ldm", Store(tmp_path), {"a": [cell], "b": []}))
     assert {variant: list(curve) for variant, curve in drawn.items()} == {
         "a": ["image-ldm"],

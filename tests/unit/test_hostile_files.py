@@ -22,8 +22,8 @@ from bench.cells.score import read_features
 from bench.checkpoint import Checkpoints
 from bench.device import Device
 from bench.errors import InputError
+from bench.pictures import read_pairs
 from bench.registry import GENERATORS
-from bench.report import read_pairs
 from bench.run import Run
 from bench.sampling import open_fitted
 from bench.volumes import VolumeSet, VolumeSetWriter

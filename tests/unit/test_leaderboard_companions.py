@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from leaderboard_cases import NAN, Made, measured, named, parsed, row_of, two_by_two, under
+from leaderboard_cases import NAN, Made, measured, named, page, parsed, row_of, two_by_two, under
 
 from leaderboard import (
     Leaderboard,
@@ -20,10 +20,10 @@ from leaderboard import (
     label_tables,
     rank_tables,
     terminal_tables,
-    write,
 )
-from leaderboard.figures import dose_figure, nearest_pairs
-from leaderboard.page import page
+from leaderboard.figures import FIGURES, dose_figure, nearest_pairs
+from leaderboard.figures.canvas import png
+from leaderboard.pictures import NO_PICTURES
 from leaderboard.segmentation import LEVEL
 from leaderboard.tables import realism, segmentation
 from metrics.lesions import MIN_IOU
@@ -535,15 +535,13 @@ def test_doses_are_a_table_beside_their_figure(full: Leaderboard, full_page: str
     assert "Gain by dose" not in page(two_by_two().board())
 
 
-def test_the_dose_figure_is_written_where_there_are_doses(
-    full: Leaderboard, tmp_path: Path
-) -> None:
-    paths = {path.name: path for path in write(full, tmp_path / "many")}
-    image = read_png(paths["dose.png"].read_bytes())
+def test_the_dose_figure_is_drawn_where_there_are_doses(full: Leaderboard) -> None:
+    image = read_png(png(dose_figure(full)))
     # A column per task, a row for real cases and one for ratios; ink on white.
     assert image.shape[0] > 600 < image.shape[1]
     assert 0.01 < (image < 0.99).mean() < 0.5
-    assert "dose.png" not in {path.name for path in write(two_by_two().board(), tmp_path / "one")}
+    assert FIGURES["dose"].wanted(full, NO_PICTURES)
+    assert not FIGURES["dose"].wanted(two_by_two().board(), NO_PICTURES)
 
 
 def test_the_figure_of_one_more_real_count_has_one_row_and_odd_names_do_no_harm() -> None:
@@ -551,9 +549,9 @@ def test_the_figure_of_one_more_real_count_has_one_row_and_odd_names_do_no_harm(
     for real, r in (("all", 0.5), ("6", 0.3)):
         made.dice({"a": r, "b": r}, task="$\\frac{", real=real)
         made.dice({"a": r + 0.1, "b": r + 0.2}, "_x^$", task="$\\frac{", real=real)
-    one = read_png(dose_figure(made.board()))
+    one = read_png(png(dose_figure(made.board())))
     made.dice({"a": 0.7, "b": 0.6}, "_x^$", task="$\\frac{", ratio=3.0)
-    two = read_png(dose_figure(made.board()))
+    two = read_png(png(dose_figure(made.board())))
     assert two.shape[0] > 1.5 * one.shape[0]
 
 

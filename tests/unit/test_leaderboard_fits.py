@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from leaderboard_cases import Made, row_of, under
+from leaderboard_cases import Made, page, row_of, under
 
 from bench.plan import Cell, Tags
 from bench.records import Record, cells_frame, records_frame
 from bench.report import stages_of
+from bench.runs import StoredRun
+from bench.store import Store
 from leaderboard import Leaderboard, RunInfo, build, write
 from leaderboard.fit_tables import fits
-from leaderboard.page import page
 
 SHARED, CONTROL_NET, VAE_SAMPLE, LLDM_SAMPLE = "aaaa", "bbbb", "cccc", "dddd"
 STAGES = {"ldm-vae": (SHARED, VAE_SAMPLE), "3d-lldm": (SHARED, CONTROL_NET, LLDM_SAMPLE)}
@@ -148,4 +149,7 @@ def test_the_plan_tells_whose_stages_are_shared() -> None:
     ]
     run = {"cells": [cell.to_json() for cell in (first, own, *samples)]}
     keys = [cell.key[:16] for cell in (first, own, *samples)]
-    assert stages_of(run) == {"a": (keys[0], keys[2]), "b": (keys[0], keys[1], keys[3])}
+    assert stages_of(StoredRun(Store(""), run)) == {
+        "a": (keys[0], keys[2]),
+        "b": (keys[0], keys[1], keys[3]),
+    }

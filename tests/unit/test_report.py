@@ -11,20 +11,14 @@ import numpy as np
 import pytest
 
 from bench.errors import InputError
+from bench.pictures import Reader, draw_pairs, upright
 from bench.plan import Cell, Tags
 from bench.records import Record
-from bench.report import (
-    cell_rows,
-    collect,
-    draw_pairs,
-    extractor_text,
-    file_name,
-    read_run,
-    report,
-    run_info,
-    upright,
-)
+from bench.report import cell_rows, collect, extractor_text, report, run_info
+from bench.runs import StoredRun, open_run, read_run
 from bench.store import Store
+from leaderboard import RunInfo
+from leaderboard.names import file_name
 
 FIT = Cell("fit", {"n": 1}, {}, Tags(generator="g", stage="g/fit"))
 SAMPLE = Cell("sample", {"n": 2}, {"stage:g/fit": FIT.key}, Tags(generator="g"))
@@ -74,11 +68,13 @@ def done(store: Store, cell: Cell, *records: Record) -> None:
         store.finish(cell.key, fresh, records, facts)
 
 
+def info(run: dict[str, Any] = RUN) -> RunInfo:
+    return run_info(StoredRun(Store(""), run))
+
+
 def standing(store: Store) -> list[tuple[str, str]]:
-    return [
-        (row["status"], row["reason"])
-        for row in cell_rows(store, CELLS, collect(store, RUN, CELLS)[1])
-    ]
+    run = StoredRun(store, RUN)
+    return [(row["status"], row["reason"]) for row in cell_rows(run, collect(run)[1])]
 
 
 def test_what_was_not_run_waits(store: Store) -> None:
@@ -102,7 +98,7 @@ def test_what_needs_a_failed_cell_is_blocked_with_the_first_reason(store: Store)
 
 def test_a_record_carries_what_its_cell_stands_for(store: Store) -> None:
     done(store, BOTH, Record(metric="dice", case="a", value=0.25, seconds=9.0))
-    (record,), _ = collect(store, RUN, CELLS)
+    (record,), _ = collect(StoredRun(store, RUN))
     assert record == {
         "cell": BOTH.key[:16],
         "kind": "segment",
@@ -131,30 +127,30 @@ def test_a_report_shows_what_is_done_and_why_the_rest_is_not(store: Store) -> No
         store, REAL, *(Record(metric="dice", case=c, value=v) for c, v in (("a", 0.5), ("b", 0.7)))
     )
     store.note(FIT.key, "failed", reason="RuntimeError: no luck")
-    report(store, read_run(store.out))
+    report([open_run(store.out)], store.out)
     with (store.out / "records.csv").open(newline="") as stream:
         assert [row["value"] for row in csv.DictReader(stream)] == ["0.5", "0.7"]
     page = (store.out / "leaderboard" / "leaderboard.md").read_text()
     for text in ("0.6", "–", "RuntimeError: no luck", "rank nothing", "A note."):
         assert text in page
     before = page
-    report(store, read_run(store.out))
+    report([open_run(store.out)], store.out)
     assert (store.out / "leaderboard" / "leaderboard.md").read_text() == before
 
 
 def test_only_quick_ranks_nothing() -> None:
-    assert any("rank nothing" in note for note in run_info(RUN).notes)
+    assert any("rank nothing" in note for note in info().notes)
     other = {**RUN, "config": {**RUN["config"], "preset": "small", "note": ""}}
-    assert run_info(other).notes == ()
-    assert run_info(RUN).tasks == ("t",)
-    assert run_info(RUN).splits == {"train": 7, "val": 1, "test": 2}
+    assert info(other).notes == ()
+    assert info().tasks == ("t",)
+    assert info().splits == {"train": 7, "val": 1, "test": 2}
 
 
 def test_captions_hold_what_fixes_the_numbers() -> None:
-    info = run_info(RUN)
-    assert "321 resamples" in info.interval_method
-    assert (info.neighbours, info.tolerance_mm, tuple(info.controls)) == (5, 3.0, ("g",))
-    held = run_info({**RUN, "data": {**RUN["data"], "n_held": 3}})
+    told = info()
+    assert "321 resamples" in told.interval_method
+    assert (told.neighbours, told.tolerance_mm, tuple(told.controls)) == (5, 3.0, ("g",))
+    held = info({**RUN, "data": {**RUN["data"], "n_held": 3}})
     assert held.splits["held"] == 3
 
 
@@ -188,8 +184,10 @@ def test_nearest_pairs_are_drawn_upright(store: Store, tmp_path: Path) -> None:
             distance=np.array([0.5]),
         )
         store.finish(cell.key, fresh, [], {"seconds": 1.0, "environment": {"device": "cpu"}})
-    files, damaged = draw_pairs(store, [cell], tmp_path / "leaderboard")
-    assert damaged == ()
+    reader = Reader()
+    run = {**RUN, "cells": [cell.to_json()]}
+    files = draw_pairs([StoredRun(store, run)], tmp_path / "leaderboard", reader)
+    assert reader.left_out == []
     assert files == {"g": "nearest-g.png"}
     assert (tmp_path / "leaderboard" / "nearest-g.png").read_bytes().startswith(b"\x89PNG")
 

@@ -1,35 +1,22 @@
-"""Figures as PNG: gain by dose, and the nearest pairs of synthetic and training volumes."""
+"""Gain by dose: Dice over R against the number of real cases and the ratio of synthetic ones."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from io import BytesIO
-from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
+from leaderboard.figures.canvas import COLOURS, MARKERS, canvas, plain
 from leaderboard.model import Leaderboard
 from leaderboard.names import shown_name
-from leaderboard.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DOSE_FIGURE = "dose.png"
-DPI = 150
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; black is the zero line's.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
-_MARKERS = ("o", "s", "^", "D", "v", "P")  # one fewer: pairs repeat after 42 generators
-
-
-def dose_figure(leaderboard: Leaderboard) -> bytes:
+def dose_figure(leaderboard: Leaderboard) -> Figure:
     """Gain in Dice over R against the number of real cases and the ratio, a column per task.
 
     Points are means over segmenters and test cases, bars their 95 % intervals. S alone is drawn
@@ -37,20 +24,17 @@ def dose_figure(leaderboard: Leaderboard) -> bytes:
 
     Args:
         leaderboard: one whose `doses` are not empty.
-
-    Returns:
-        A PNG.
     """
     doses = leaderboard.doses
     tasks = list(doses["task"].unique())
     columns = [column for column in ("real", "ratio") if doses[column].nunique() > 1] or ["real"]
-    figure = _canvas(3.2 * len(tasks) + 2.4, 3.0 * len(columns) + 0.3)
+    figure = canvas(3.2 * len(tasks) + 2.4, 3.0 * len(columns) + 0.3)
     axes = figure.subplots(len(columns), len(tasks), squeeze=False, sharey=True)
     for row, column in zip(axes, columns, strict=True):
         draw = {"real": _real_panel, "ratio": _ratio_panel}[column]
         for axis, task in zip(row, tasks, strict=True):
             draw(axis, doses[doses["task"] == task], leaderboard)
-            axis.set_title(_plain(task), fontsize=10)
+            axis.set_title(plain(task), fontsize=10)
             axis.axhline(0.0, color="black", linewidth=0.8, zorder=1)
             axis.set_axisbelow(True)
             axis.grid(axis="y", color="0.9")
@@ -69,53 +53,7 @@ def dose_figure(leaderboard: Leaderboard) -> bytes:
             frameon=False,
             fontsize=8,
         )
-    return _png(figure)
-
-
-def nearest_pairs(pairs: Sequence[tuple[ArrayLike, ArrayLike, str]], path: Path) -> Path:
-    """Draw synthetic slices over the slices of their nearest training volumes.
-
-    Args:
-        pairs: a synthetic slice ``(H, W)``, a training slice ``(H, W)``, intensities in [0, 1],
-            and the text above the two, e.g. the distance.
-        path: the PNG, written in one piece or not at all.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: no pairs, or a slice that is not two-dimensional.
-    """
-    if not pairs:
-        raise ValueError("There are no pairs to draw; give at least one.")
-    slices = [(np.asarray(a, np.float32), np.asarray(b, np.float32)) for a, b, _ in pairs]
-    wrong = [image.shape for pair in slices for image in pair if image.ndim != 2 or not image.size]
-    if wrong:
-        raise ValueError(f"A slice has shape {wrong[0]}; expected (H, W).")
-    height, width = slices[0][0].shape
-    figure = _canvas(1.7 * len(pairs) + 0.4, 3.4 * height / width + 0.9)
-    axes = figure.subplots(2, len(pairs), squeeze=False)
-    for column, (pair, (_, _, text)) in enumerate(zip(slices, pairs, strict=True)):
-        for axis, values in zip(axes[:, column], pair, strict=True):
-            # One scale for all, or a faint copy would look like a strong one.
-            axis.imshow(values, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-        axes[0, column].set_title(fill(_plain(text, longest=80), width=24), fontsize=8)
-    axes[0, 0].set_ylabel("synthetic", fontsize=9)
-    axes[1, 0].set_ylabel("nearest training", fontsize=9)
-    return replace_file(Path(path), _png(figure))
-
-
-def replace_file(path: Path, content: str | bytes) -> Path:
-    """Write a file; a reader sees the old one or the new one, never a part of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return figure
 
 
 def _real_panel(axis: Axes, doses: pd.DataFrame, leaderboard: Leaderboard) -> None:
@@ -129,7 +67,7 @@ def _real_panel(axis: Axes, doses: pd.DataFrame, leaderboard: Leaderboard) -> No
         at = [counts.index(real) + series.shift for real in series.rows["real"]]
         told = f"ratio {series.of:g}" if len(ratios) > 1 and not series.alone else ""
         _draw(axis, at, series, _dash(ratios, series), told)
-    axis.set_xticks(range(len(counts)), [names.get(count, _plain(count)) for count in counts])
+    axis.set_xticks(range(len(counts)), [names.get(count, plain(count)) for count in counts])
     axis.set_xlim(-0.5, len(counts) - 0.5)
     axis.set_xlabel("Real training cases")
 
@@ -191,41 +129,23 @@ def _dash(values: Sequence[Any], series: _Series) -> str:
 def _draw(axis: Axes, at: Sequence[float], series: _Series, dash: str, told: str) -> None:
     rows = series.rows
     told = "S alone" if series.alone else told
-    colour = _COLOURS[series.place % len(_COLOURS)]
+    colour = COLOURS[series.place % len(COLOURS)]
     axis.errorbar(
         at,
         rows["gain"],
         yerr=[rows["gain"] - rows["gain_low"], rows["gain_high"] - rows["gain"]],
         color=colour,
         linestyle=dash,
-        marker=_MARKERS[series.place % len(_MARKERS)],
+        marker=MARKERS[series.place % len(MARKERS)],
         markerfacecolor="white" if series.alone else colour,
         markersize=5,
         linewidth=1.3,
         elinewidth=1.0,
         capsize=2.5,
-        label=_plain(shown_name(series.generator)) + (f", {told}" if told else ""),
+        label=plain(shown_name(series.generator)) + (f", {told}" if told else ""),
     )
 
 
 def _count(real: str) -> float:
     """A number of real cases, for the order."""
     return float("inf") if real == "all" else float(real)
-
-
-def _plain(text: str, longest: int = 40) -> str:
-    """One line of a user's text, which matplotlib would otherwise read as a formula."""
-    return one_line(text, longest).replace("$", r"\$")
-
-
-def _canvas(width: float, height: float) -> Figure:
-    """A figure in inches, without pyplot: it needs no display and leaves no state."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
-    return buffer.getvalue()
