@@ -171,7 +171,7 @@ def test_the_command_names_what_to_mend_and_ends_with_1(
         *("expected", "found", "where", "mend")
     ]
     assert "(3, 8), not (3, 3)" in lines[at + 2]
-    assert f"{path}:6" in lines[at + 3]
+    assert f"{path}:5" in lines[at + 3]
     assert "  skip  each alone        needs features" in lines
     assert "1 are not" in ran.out
 
