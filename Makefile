@@ -11,7 +11,7 @@ run: $(VENV)/installed
 
 # Every test computes with one thread, so two at a time keep two cores busy; times are measured alone.
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --ignore tests/benchmarks
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --durations 40 --ignore tests/benchmarks
 	$(BIN)/python -m pytest tests/benchmarks
 
 lint: $(VENV)/installed-dev
