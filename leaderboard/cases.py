@@ -39,5 +39,5 @@ def largest_changes(cases: pd.DataFrame) -> pd.DataFrame:
     first = cases[cases["seed"] == cases["seed"].min()]
     change = (first["dice_rs"] - first["dice_r"]).abs()
     most = change.groupby([first["generator"], first["task"]], sort=False).idxmax()
-    largest: pd.DataFrame = first.loc[most]
-    return largest
+    changed: pd.DataFrame = first.loc[most]
+    return changed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from leaderboard_cases import Made, measured, parsed, two_by_two
+from leaderboard_cases import Made, measured, parsed
 from page_cases import GRID, Reader, pictures, volume
 from PIL import Image
 
@@ -131,7 +131,9 @@ def test_links_of_the_contents_lead_somewhere(html: str) -> None:
 
 
 def test_a_page_without_pictures_has_no_viewer(tmp_path: Path) -> None:
-    write(two_by_two().board(), tmp_path)
+    made = Made()
+    made.score("memorise", "g", {"near_copies": 0.5})  # no figure either
+    write(made.board(), tmp_path)
     text = (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
     assert "viewer-" not in text
     assert not (tmp_path / "volumes.png").exists()

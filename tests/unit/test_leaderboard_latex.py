@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from leaderboard_cases import measured, named, two_by_two
 
 from leaderboard import latex, page, tables
+from leaderboard.blocks import Page
 from leaderboard.text import TextTable
 
 BACK = {
@@ -35,6 +36,11 @@ BACK = {
     r"\ldots{}": "…",
 }
 TOKEN = re.compile("|".join(re.escape(key) for key in sorted(BACK, key=len, reverse=True)) + "|.")
+
+
+@pytest.fixture(scope="module")
+def made() -> Page:
+    return page.page(measured().board(splits={"train": 12, "test": 8}))
 
 
 def unescaped(text: str) -> str:
@@ -64,8 +70,7 @@ def minus(text: str) -> str:
     return re.sub(r"(?<![\w.)])-(?=\d)", "−", text)
 
 
-def test_every_table_is_a_file_with_its_rows_and_caption() -> None:
-    made = page.page(measured().board(splits={"train": 12, "test": 8}))
+def test_every_table_is_a_file_with_its_rows_and_caption(made: Page) -> None:
     files = latex.files(made)
     assert set(files) == {f"{block.name}.tex" for block in made.tables} | {"tables.tex"}
     for block in made.tables:
@@ -108,8 +113,7 @@ def test_any_text_survives(text: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex here")
-def test_all_tables_compile(tmp_path: Path) -> None:
-    made = page.page(measured().board(splits={"train": 12, "test": 8}))
+def test_all_tables_compile(made: Page, tmp_path: Path) -> None:
     for name, content in latex.files(made).items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     ran = subprocess.run(
