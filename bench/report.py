@@ -69,7 +69,7 @@ def collect(stored: StoredRun) -> list[Record]:
     run, records = stored.run, []
     config = run["config"]
     for cell in stored.cells:
-        result = stored.store.result(cell.key)
+        result = stored.results.get(cell.key)
         if result is None:
             continue
         tags = cell.tags
@@ -106,7 +106,7 @@ def cell_rows(stored: StoredRun) -> list[CellRow]:
         outcome[cell.key] = (status, reason)
         if cell.key not in given:
             continue
-        result = stored.store.result(cell.key)
+        result = stored.results.get(cell.key)
         tags = cell.tags
         rows.append(
             CellRow(

@@ -15,13 +15,19 @@ def generators_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
     A value is the mean over all planned seeds, and nan where one of them left a hole.
     """
     names = generators_in_order(info, inputs.score_cells["generator"])
-    frame = pd.DataFrame([_row(inputs, name) for name in names], columns=list(GENERATOR_COLUMNS))
+    # Each generator's records are looked for once: there may be hundreds of both.
+    own = dict(iter(inputs.records.groupby("generator", sort=False)))
+    nothing = inputs.records.head(0)
+    frame = pd.DataFrame(
+        [_row(inputs, own.get(name, nothing), name) for name in names],
+        columns=list(GENERATOR_COLUMNS),
+    )
     floor = frame.loc[frame["generator"] == REAL, "fid_average"]
     frame["floor_average"] = floor.iloc[0] if len(floor) else float("nan")
     return frame.astype({"n_real": "Int64", "n_synthetic": "Int64", "n_seeds": "int64"})
 
 
-def _row(inputs: Inputs, name: str) -> dict[str, object]:
+def _row(inputs: Inputs, records: pd.DataFrame, name: str) -> dict[str, object]:
     scores = inputs.score_cells[inputs.score_cells["generator"] == name]
     fid = inputs.fid[inputs.fid["generator"] == name]
     by_seed = _by_seed(fid, "value", scores)
@@ -40,9 +46,9 @@ def _row(inputs: Inputs, name: str) -> dict[str, object]:
         "extractor": _only(fid, "extractor", name) or "",
         "extractor_sha256": _only(fid, "extractor_sha256", name) or "",
         "protocol": _only(fid, "protocol", name) or "",
-        "label_source": _label_source(inputs.records, name),
-        "seconds_per_volume": _cost(inputs.records, name, "seconds_per_volume").mean(),
-        "peak_memory_mb": _cost(inputs.records, name, "peak_memory_mb").max(),
+        "label_source": _label_source(records),
+        "seconds_per_volume": _cost(records, "seconds_per_volume").mean(),
+        "peak_memory_mb": _cost(records, "peak_memory_mb").max(),
         "n_seeds": int(by_seed.notna().all(axis=1).sum()),
         "status": status,
         "reason": reason,
@@ -77,13 +83,13 @@ def _only(fid: pd.DataFrame, column: str, name: str) -> object:
     return values[0] if len(values) else None
 
 
-def _label_source(records: pd.DataFrame, name: str) -> str:
-    own = records[(records["generator"] == name) & (records["label_source"] != "")]
+def _label_source(records: pd.DataFrame) -> str:
+    own = records[records["label_source"] != ""]
     scored = own[own["kind"] == "score"]
     return ", ".join(sorted(set((scored if len(scored) else own)["label_source"])))
 
 
-def _cost(records: pd.DataFrame, name: str, metric: str) -> pd.Series[float]:
-    own = (records["generator"] == name) & (records["metric"] == metric)
-    values = records.loc[own & records["kind"].isin(["fit", "sample"]), "value"]
+def _cost(records: pd.DataFrame, metric: str) -> pd.Series[float]:
+    own = (records["metric"] == metric) & records["kind"].isin(["fit", "sample"])
+    values = records.loc[own, "value"]
     return values.sort_values()  # so that the mean does not depend on the order of the records
