@@ -55,9 +55,8 @@ def frames(runs: Sequence[StoredRun]) -> tuple[pd.DataFrame, pd.DataFrame]:
     records: list[Record] = []
     rows: list[CellRow] = []
     for run in runs:
-        found, seconds = collect(run)
-        records += found
-        rows += cell_rows(run, seconds)
+        records += collect(run)
+        rows += cell_rows(run)
     return records_frame(records), cells_frame(rows)
 
 
@@ -71,16 +70,14 @@ def comparison(before: StoredRun, after: StoredRun) -> Page:
     return compare(one, other, settings, data)
 
 
-def collect(stored: StoredRun) -> tuple[list[Record], dict[str, float]]:
-    """Every record of the run's finished cells, with what the cell stands for; and the seconds that
-    each of these cells took, by key."""
+def collect(stored: StoredRun) -> list[Record]:
+    """Every record of the run's finished cells, with what the cell stands for."""
     run, records = stored.run, []
-    config, seconds = run["config"], dict[str, float]()
+    config = run["config"]
     for cell in stored.cells:
-        result = stored.store.result(cell.key)
+        result = stored.results.get(cell.key)
         if result is None:
             continue
-        seconds[cell.key] = result["seconds"]
         tags = cell.tags
         common = Record(
             cell=cell.key[:16],
@@ -101,18 +98,18 @@ def collect(stored: StoredRun) -> tuple[list[Record], dict[str, float]]:
             seconds=result["seconds"],
         )
         records += [Record(**{**common, **record}) for record in result["records"]]
-    return records, seconds
+    return records
 
 
-def cell_rows(stored: StoredRun, done: Mapping[str, float]) -> list[CellRow]:
-    """How every planned cell stands; `done` has the seconds of the finished ones, by key."""
+def cell_rows(stored: StoredRun) -> list[CellRow]:
+    """How every planned cell stands."""
     outcome: dict[str, tuple[str, str]] = {}
     plan = {cell.key: cell for cell in stored.every}
     given = {cell.key for cell in stored.cells}
     rows = []
     for cell in stored.every:
         status, reason = "done", ""
-        if cell.key not in done:
+        if cell.key not in stored.results:
             status, reason = settled(stored.store, cell, outcome, plan) or (
                 "waiting",
                 "not run yet",
@@ -120,6 +117,7 @@ def cell_rows(stored: StoredRun, done: Mapping[str, float]) -> list[CellRow]:
         outcome[cell.key] = (status, reason)
         if cell.key not in given:
             continue
+        result = stored.results.get(cell.key)
         tags = cell.tags
         rows.append(
             CellRow(
@@ -134,7 +132,7 @@ def cell_rows(stored: StoredRun, done: Mapping[str, float]) -> list[CellRow]:
                 seed=tags.seed,
                 status=status,
                 reason=reason,
-                seconds=done.get(cell.key, 0.0),
+                seconds=result["seconds"] if result else 0.0,
             )
         )
     return rows

@@ -41,10 +41,16 @@ class StoredRun:
             return self.every
         return tuple(cell for cell in self.every if self.stands_for(cell) not in self.elsewhere)
 
+    @cached_property
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Key -> result of every finished cell, read once."""
+        found = {cell.key: self.store.result(cell.key) for cell in self.every}
+        return {key: result for key, result in found.items() if result is not None}
+
     def done(self, kind: str) -> Iterator[Cell]:
         """The finished cells of a kind."""
         for cell in self.cells:
-            if cell.kind == kind and self.store.is_done(cell.key):
+            if cell.kind == kind and cell.key in self.results:
                 yield cell
 
     def shown(self, cell: Cell) -> str:
@@ -105,7 +111,7 @@ def _shared(runs: Sequence[StoredRun]) -> list[StoredRun]:
         own: dict[tuple[str, Tags], bool] = {}
         for cell in run.cells:
             what = run.stands_for(cell)
-            own[what] = own.get(what, True) and run.store.is_done(cell.key)
+            own[what] = own.get(what, True) and cell.key in run.results
         for what, done in own.items():
             if what not in home or (done and not finished[what]):
                 home[what], finished[what] = place, done

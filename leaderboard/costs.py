@@ -31,7 +31,8 @@ def costs_frame(
     """A row per generator and per segmenter: `COST_COLUMNS`; controls cost nothing."""
     fid = generators.set_index("generator")["fid_average"].to_dict()
     names = [str(name) for name in fid if name not in controls_of(info) | {REAL}]
-    rows = [_generator(name, fits, inputs.records, fid[name]) for name in names]
+    made = inputs.records[inputs.records["kind"].isin(["fit", "sample"])]
+    rows = [_generator(name, fits, made, fid[name]) for name in names]
     arms = _trainings(inputs)
     main = segmentation[is_main(segmentation)].drop_duplicates(["segmenter", "task"])
     for name in in_order(info.segmenters, arms["segmenter"]):
@@ -45,7 +46,7 @@ def _generator(
 ) -> dict[str, object]:
     own = fits[(fits["generator"] == name) & (fits["label"] == "")]
     trained = own[own["stage"] != SAMPLING]
-    used = records[(records["generator"] == name) & records["kind"].isin(["fit", "sample"])]
+    used = records[records["generator"] == name]
     return {
         "kind": GENERATOR,
         "name": name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from leaderboard import (
     companion_tables,
@@ -21,6 +22,9 @@ from leaderboard.model import REAL, Leaderboard
 from leaderboard.names import controls_of, file_name, shown_name
 from leaderboard.pictures import CHANGES, NO_PICTURES, VOLUMES, Pictures
 from leaderboard.text import TextTable, one_line
+
+HOLES = 500
+"""Rows of what was not measured, at most."""
 
 _PUBLISHED = (
     f"Published by {published.SOURCE}, and not comparable with the numbers above: measured on "
@@ -66,7 +70,7 @@ def page(leaderboard: Leaderboard, pictures: Pictures = NO_PICTURES) -> Page:
     blocks += _table(2, "costs", cost_tables.costs, leaderboard)
     blocks += _figure("costs", leaderboard, pictures)
     if len(leaderboard.not_measured):
-        blocks += [Table(2, "not-measured", tables.not_measured(leaderboard))]
+        blocks += [Table(2, "not-measured", _first(tables.not_measured(leaderboard)))]
     blocks += _published(leaderboard)
     title = f"Leaderboard: {one_line(info.dataset)}, grid {one_line(info.grid)}"
     return Page(title, basis(leaderboard), tuple(blocks))
@@ -269,6 +273,15 @@ def _segmentation(leaderboard: Leaderboard, pictures: Pictures) -> list[Block]:
         blocks += [Table(3, "doses", rank_tables.doses(leaderboard))]
         blocks += _figure("dose", leaderboard)
     return blocks
+
+
+def _first(content: TextTable) -> TextTable:
+    """The table without what nobody reads to the end."""
+    left = len(content.rows) - HOLES
+    if left <= 0:
+        return content
+    told = f"{left} more rows are left out; bench status tells of every cell."
+    return replace(content, rows=content.rows[:HOLES], notes=(*content.notes, told))
 
 
 def _published(leaderboard: Leaderboard) -> list[Block]:

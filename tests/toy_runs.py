@@ -46,7 +46,7 @@ def statuses(out: Path) -> dict[str, tuple[str, str]]:
     from bench.report import cell_rows
     from bench.runs import open_run
 
-    known, rows = cells(out), cell_rows(open_run(out), {})
+    known, rows = cells(out), cell_rows(open_run(out))
     return {t: (row["status"], row["reason"]) for t, row in zip(known, rows, strict=True)}
 
 

@@ -73,8 +73,7 @@ def info(run: dict[str, Any] = RUN) -> RunInfo:
 
 
 def standing(store: Store) -> list[tuple[str, str]]:
-    run = StoredRun(store, RUN)
-    return [(row["status"], row["reason"]) for row in cell_rows(run, collect(run)[1])]
+    return [(row["status"], row["reason"]) for row in cell_rows(StoredRun(store, RUN))]
 
 
 def test_what_was_not_run_waits(store: Store) -> None:
@@ -98,7 +97,7 @@ def test_what_needs_a_failed_cell_is_blocked_with_the_first_reason(store: Store)
 
 def test_a_record_carries_what_its_cell_stands_for(store: Store) -> None:
     done(store, BOTH, Record(metric="dice", case="a", value=0.25, seconds=9.0))
-    (record,), _ = collect(StoredRun(store, RUN))
+    (record,) = collect(StoredRun(store, RUN))
     assert record == {
         "cell": BOTH.key[:16],
         "kind": "segment",
