@@ -12,7 +12,10 @@ def compare(
     before: Annotated[Path, typer.Argument(help="Folder of a run.")],
     after: Annotated[Path, typer.Argument(help="Folder of another run.")],
 ) -> None:
-    """Show what changed from one run to another: bench compare runs/a runs/b"""
+    """Show what changed from one run to another.
+
+    Example: bench compare runs/a runs/b
+    """
     from rich.console import Console
 
     from bench.report import comparison

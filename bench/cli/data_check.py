@@ -41,7 +41,9 @@ def check(
     """Tell every problem of a data set: files, geometry, labels, intensities, duplicates, split.
 
     An error is what bench run with the same options refuses; a warning is what it takes, and what
-    may mislead. Exit code 1 if there are errors. Example: bench data check Task08_HepaticVessel
+    may mislead. Exit code 1 if there are errors.
+
+    Example: bench data check Task08_HepaticVessel
     """
     from rich.console import Console
 

@@ -18,7 +18,9 @@ def get(
 ) -> None:
     """Say what a ready data set holds, under which licence, and how to get it.
 
-    Nothing is downloaded. Example: bench data get 3d-ircadb-01
+    Nothing is downloaded.
+
+    Example: bench data get 3d-ircadb-01
     """
     import yaml
 

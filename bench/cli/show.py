@@ -14,7 +14,10 @@ def show(
         typer.Argument(help="Folder of a run; several make one leaderboard.", metavar="OUT..."),
     ],
 ) -> None:
-    """Show every table of a run; plain text when piped; nothing is written: bench show runs/a"""
+    """Show every table of a run; plain text when piped; nothing is written.
+
+    Example: bench show runs/phantom-quick
+    """
     from rich.console import Console
 
     from bench.report import read_board
