@@ -121,11 +121,10 @@ def agree(out: Path, calm: Path) -> None:
     ("engine", "target"),
     [
         ("inline", "driver"),
-        ("workers", "cell"),
         ("workers", "everything"),
         *(
             pytest.param("workers", name, marks=pytest.mark.long)
-            for name in ("driver", "interchange", "pool", "worker")
+            for name in ("driver", "interchange", "pool", "worker", "cell")
         ),
     ],
 )

@@ -88,6 +88,7 @@ def parse(line: str) -> None:
     """UsageError if the command line does not take it; a command's bare name is enough."""
     command = COMMAND
     words = [word for word in shlex.split(line, comments=True)[1:] if word != "…"]
+    words = words[: words.index(">")] if ">" in words else words  # the shell's
     while isinstance(command, TyperGroup):
         _, command, words = command.resolve_command(typer.Context(command), words)
     if words and "--help" not in words:
@@ -110,7 +111,7 @@ def test_a_command_line_with_an_unknown_option_is_refused() -> None:
 
 
 def test_every_option_named_alone_exists() -> None:
-    known = {name for p in parameters(COMMAND) for name in p.opts}
+    known = {name for p in parameters(COMMAND) for name in (*p.opts, *p.secondary_opts)}
     known |= {"--help", "--extra-index-url", "--only"}  # pip's, and docs/ablations.py's
     for page in EVERY:
         found = set(re.findall(r"`(--[a-z-]+)\b[^`\n]*`", page.read_text(encoding="utf-8")))
