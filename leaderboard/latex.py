@@ -111,12 +111,15 @@ def _body(content: TextTable) -> str:
     for row, cells in enumerate(content.rows):
         if content.last and row == len(content.rows) - content.last and row:
             lines.append("\\midrule\n")
-        texts = [
-            f"\\textbf{{{escape(text)}}}" if (row, column) in content.bold else escape(text)
-            for column, text in enumerate(cells)
-        ]
-        lines.append(_line(texts))
+        lines.append(_line([_cell(content, row, column) for column in range(len(cells))]))
     return "".join(lines)
+
+
+def _cell(content: TextTable, row: int, column: int) -> str:
+    text = escape(content.rows[row][column])
+    if (row, column) in content.bold:
+        return f"\\textbf{{{text}}}"
+    return f"\\underline{{{text}}}" if (row, column) in content.underlined else text
 
 
 def _line(cells: list[str]) -> str:

@@ -51,14 +51,19 @@ def _parts(block: Block) -> list[str]:
             return _parts(still)
 
 
+def _cell(content: TextTable, row: int, column: int) -> str:
+    text = escape(content.rows[row][column])
+    if (row, column) in content.bold:
+        return f"**{text}**"
+    # The element that GitHub underlines.
+    return f"<ins>{text}</ins>" if (row, column) in content.underlined else text
+
+
 def table(content: TextTable) -> str:
     """The table and the notes below it, without its title; columns are padded to line up."""
     header = [escape(column.replace("\n", " ")) for column in content.columns]
     body = [
-        [
-            f"**{escape(text)}**" if (row, column) in content.bold else escape(text)
-            for column, text in enumerate(line)
-        ]
+        [_cell(content, row, column) for column in range(len(line))]
         for row, line in enumerate(content.rows)
     ]
     widths = [max(4, *map(len, column)) for column in zip(header, *body, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 
@@ -24,7 +24,8 @@ Row = Mapping[Any, Any]  # of a frame
 
 
 def realism(leaderboard: Leaderboard) -> TextTable:
-    """Table 1: FID per plane, the average with its interval, the best in bold, the floor last."""
+    """Table 1: FID per plane, the average with its interval, the best in bold, the second
+    underlined, the floor last."""
     frame = leaderboard.generators
     rows = []
     for row in frame.to_dict("records"):
@@ -46,7 +47,7 @@ def realism(leaderboard: Leaderboard) -> TextTable:
             "Labels from",
         ),
         rows=tuple(rows),
-        bold=_best(frame, controls_of(leaderboard.info)),
+        **_marks(frame, controls_of(leaderboard.info)),
         notes=_realism_notes(frame),
         last=int((frame["generator"] == REAL).sum()),
     )
@@ -159,7 +160,7 @@ def published_realism() -> TextTable:
         title="Table 1, FID",
         columns=("Generator", *(plane.capitalize() for plane in PLANES)),
         rows=tuple(rows),
-        bold=_best(frame),
+        **_marks(frame),
     )
 
 
@@ -202,12 +203,18 @@ def _hole(cells: Sequence[Row]) -> tuple[str, ...]:
     return tuple(one_line(value) or MISSING for value in (kinds, *values))
 
 
-def _best(frame: pd.DataFrame, controls: Collection[str] = ()) -> frozenset[tuple[int, int]]:
-    """The lowest FID of each plane among the generators, where there are two to choose from.
+class _Marks(TypedDict):
+    bold: frozenset[tuple[int, int]]
+    underlined: frozenset[tuple[int, int]]
+
+
+def _marks(frame: pd.DataFrame, controls: Collection[str] = ()) -> _Marks:
+    """The lowest FID of each plane among the generators, where there are two to choose from, and
+    the second lowest, where there are three.
 
     Controls are no rivals of a model: they are compared where there are no models.
     """
-    bold = set()
+    bold, underlined = set(), set()
     rivals = ~frame["generator"].isin({*controls, REAL})
     if not rivals.any():
         rivals = frame["generator"] != REAL
@@ -215,9 +222,14 @@ def _best(frame: pd.DataFrame, controls: Collection[str] = ()) -> frozenset[tupl
         # As printed: rows that read the same are equally good.
         shown = frame[f"fid_{plane}"].map("{:.2f}".format).astype("float64")
         shown = shown.where(rivals)
+        order = sorted(shown.dropna().unique())
         if shown.count() > 1:
-            bold |= {(row, column) for row in range(len(frame)) if shown.iloc[row] == shown.min()}
-    return frozenset(bold)
+            bold |= {(row, column) for row in range(len(frame)) if shown.iloc[row] == order[0]}
+        if shown.count() > 2 and len(order) > 1:
+            underlined |= {
+                (row, column) for row in range(len(frame)) if shown.iloc[row] == order[1]
+            }
+    return {"bold": frozenset(bold), "underlined": frozenset(underlined)}
 
 
 def _realism_notes(frame: pd.DataFrame) -> tuple[str, ...]:

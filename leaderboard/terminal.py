@@ -130,7 +130,14 @@ def _columns(block: TextTable, kept: list[int]) -> TextTable:
         columns=tuple(block.columns[i] for i in kept),
         rows=tuple(tuple(row[i] for i in kept) for row in block.rows),
         bold=frozenset((row, kept.index(i)) for row, i in block.bold if i in kept),
+        underlined=frozenset((row, kept.index(i)) for row, i in block.underlined if i in kept),
     )
+
+
+def _style(content: TextTable, row: int, column: int) -> str:
+    if (row, column) in content.bold:
+        return "bold"
+    return "underline" if (row, column) in content.underlined else ""
 
 
 def _rich(content: TextTable) -> RichTable:
@@ -140,6 +147,6 @@ def _rich(content: TextTable) -> RichTable:
     for column, title in enumerate(content.columns):
         table.add_column(Text(title), justify="left" if column < content.names else "right")
     for row, line in enumerate(content.rows):
-        styles = ["bold" if (row, column) in content.bold else "" for column in range(len(line))]
+        styles = [_style(content, row, column) for column in range(len(line))]
         table.add_row(*(Text(text, style=style) for text, style in zip(line, styles, strict=True)))
     return table

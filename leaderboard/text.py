@@ -19,7 +19,8 @@ class TextTable:
     columns: tuple[str, ...]  # a line break shows where a long one may be wrapped
     rows: tuple[tuple[str, ...], ...]
     names: int = 1  # columns that hold names, from the left; the others hold numbers
-    bold: frozenset[tuple[int, int]] = frozenset()  # (row, column)
+    bold: frozenset[tuple[int, int]] = frozenset()  # (row, column): the best
+    underlined: frozenset[tuple[int, int]] = frozenset()  # the second best
     notes: tuple[str, ...] = ()
     last: int = 0  # rows at the end that compete with none above: a floor, an overall mean
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from bench.records import Record, cells_frame, records_frame
-from leaderboard import Leaderboard, RunInfo, build, display_name, published, write
-from leaderboard.tables import published_segmentation, segmentation
+from leaderboard import Leaderboard, RunInfo, build, display_name, latex, markdown, published, write
+from leaderboard.tables import published_realism, published_segmentation, segmentation
 from leaderboard.text import TextTable
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -134,3 +134,17 @@ def test_page_is_the_golden_page(board: Leaderboard, tmp_path: Path) -> None:
     page = write(board, tmp_path)[0].read_text(encoding="utf-8")
     golden = (GOLDEN / "paper_leaderboard.md").read_text(encoding="utf-8")
     assert page == golden, "read the new page; if it is better, make it the golden one"
+
+
+def test_the_best_published_fid_is_bold_and_the_second_underlined() -> None:
+    printed = pd.read_csv(GOLDEN / "published_table1.csv", index_col="generator")
+    content = published_realism()
+    for column, plane in enumerate(printed.columns, start=1):
+        first, second = printed[plane].nsmallest(2).index
+        place = {name: row for row, name in enumerate(printed.index)}
+        assert (place[first], column) in content.bold
+        assert (place[second], column) in content.underlined
+    assert len(content.bold) == len(content.underlined) == 4
+    value = f"{sorted(printed.iloc[:, 0])[1]:.2f}"
+    assert f"<ins>{value}</ins>" in markdown.table(content)
+    assert f"\\underline{{{value}}}" in latex._body(content)
