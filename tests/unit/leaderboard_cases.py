@@ -166,7 +166,8 @@ def parsed(markdown: str) -> list[list[list[str]]]:
         elif token.type == "tr_open":
             tables[-1].append([])
         elif token.type in ("th_open", "td_open") and after is not None:
-            texts = (child.content for child in after.children or [])
+            inside = after.children or []
+            texts = (child.content for child in inside if child.type != "html_inline")
             tables[-1][-1].append("".join(texts))
     return tables
 

@@ -53,10 +53,10 @@ def unescaped(text: str) -> str:
 
 
 def cells(line: str) -> list[str]:
-    r"""Cells of a row: parted by an ampersand that is not ``\&``, without bold."""
+    r"""Cells of a row: parted by an ampersand that is not ``\&``, without bold and underlines."""
     assert line.endswith(r" \\")
     texts = re.split(r"(?<!\\) & ", line[:-3])
-    return [unescaped(re.sub(r"^\\textbf\{(.*)\}$", r"\1", text)) for text in texts]
+    return [unescaped(re.sub(r"^\\(?:textbf|underline)\{(.*)\}$", r"\1", text)) for text in texts]
 
 
 def body(text: str) -> list[list[str]]:
