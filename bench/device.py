@@ -86,6 +86,13 @@ class Device(Frozen):
 
     def check(self) -> None:
         """InputError if this machine has no such device, or not as many."""
+        import torch
+
+        if self.on_cuda() and self.devices > torch.cuda.device_count():
+            raise InputError(
+                f"device.devices is {self.devices}, but this machine has "
+                f"{torch.cuda.device_count()} GPUs; lower it."
+            )
         try:
             self.fabric()
         except Exception as error:  # Fabric's own types differ between accelerators

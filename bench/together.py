@@ -31,6 +31,7 @@ TRAINING = {
 """The part of a kind of cell that every rank takes part in."""
 TIMEOUT = timedelta(hours=2)
 """Of one exchange: the others wait while the leader validates."""
+READY = "ready"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -63,6 +64,7 @@ def together(context: Context) -> Iterator[Context]:
                 process.start()
                 speak.close()
                 others.append((process, listen))
+            _await_ready(others)
             context.device.use_threads()
             with _member(context, meeting, 0, world) as leader:
                 yield leader
@@ -77,6 +79,18 @@ def together(context: Context) -> Iterator[Context]:
                 other.kill()
                 other.join()
             torch.set_num_threads(threads)
+
+
+def _await_ready(others: list[tuple[BaseProcess, Connection]]) -> None:
+    """RuntimeError if a rank cannot begin: whoever joins the group waits for all of them."""
+    for process, listen in others:
+        try:
+            told = listen.recv()
+        except EOFError:
+            process.join()
+            told = f"its process ended with code {process.exitcode}"
+        if told != READY:
+            raise RuntimeError(f"Another device failed: {told}")
 
 
 def _failure(others: list[tuple[BaseProcess, Connection]]) -> str:
@@ -145,6 +159,7 @@ def _take_part(
         own = meeting / f"rank-{rank}"
         own.mkdir()
         context = Context(store.cell(key), store, own, setting, _silent, lambda: False)
+        speak.send(READY)
         module, function = TRAINING[context.cell.kind].split(":")
         with _member(context, meeting, rank, world) as member:
             getattr(import_module(module), function)(member)

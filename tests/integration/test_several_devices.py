@@ -142,14 +142,25 @@ def test_no_process_outlives_a_killed_leader(tmp_path: Path) -> None:
     assert [process for process in alive if "spawn_main" in " ".join(process.cmdline())] == []
 
 
-def test_a_device_that_fails_by_itself_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("first_lines", "told"),
+    [
+        ("", "MemoryError: no room on this one"),
+        (
+            "import multiprocessing\nassert multiprocessing.parent_process() is None\n",
+            "InputError: The plug-in file",
+        ),
+    ],
+    ids=["in training", "before it begins"],
+)
+def test_a_device_that_fails_by_itself_is_told(tmp_path: Path, first_lines: str, told: str) -> None:
     plugin = tmp_path / "uneven.py"
-    plugin.write_text(UNEVEN)
+    plugin.write_text(f"{first_lines}{UNEVEN}")
     sizes = ("--set", "device.accelerator=cpu", "--devices", "2")
     more = ("--plugin", str(plugin), *sizes)
     ran = finish(start(*tiny(tmp_path / "out", "uneven", "none", *more)))
     assert ran.code == 1
-    assert "Another device failed: MemoryError: no room on this one" in ran.out + ran.err
+    assert f"Another device failed: {told}" in " ".join((ran.out + ran.err).split())
 
 
 UNEVEN = '''"""A generator that one device has no room for."""
