@@ -139,7 +139,11 @@ def _pairs(pictures: Pictures) -> list[Block]:
     """The figures of the nearest pairs, where they were drawn."""
     told = "Axial slices of the pairs of least distance: synthetic above, nearest training below."
     images = [
-        Image(file, f"{shown_name(name)}: synthetic volumes over their nearest training volumes")
+        Image(
+            file,
+            f"{shown_name(name)}: synthetic volumes over their nearest training volumes",
+            shown_name(name),
+        )
         for name, file in pictures.pairs.items()
     ]
     return [Heading(3, "Nearest pairs"), Paragraph(told), *images] if images else []

@@ -44,6 +44,8 @@ def costs_figure(leaderboard: Leaderboard) -> Figure:
                 )
             logarithmic(axis, own[cost])
             axis.set_xlabel(COSTS[cost], fontsize=8)
+            if axis.get_xscale() == "linear":
+                axis.locator_params(axis="x", nbins=4)  # long numbers must not touch
             axis.grid(color="0.92")
             tidy(axis)
         row[0].set_ylabel(_QUALITY[kind], fontsize=8)
