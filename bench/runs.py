@@ -57,6 +57,12 @@ class StoredRun:
         """The generator of a cell under its name in the tables."""
         return self.names.get(cell.tags.generator, cell.tags.generator)
 
+    def but(self, **changes: Any) -> StoredRun:
+        """The same run with other fields; what was read of its cells is not read again."""
+        other = replace(self, **changes)
+        other.__dict__.update({k: v for k, v in vars(self).items() if k in ("every", "results")})
+        return other
+
     def stands_for(self, cell: Cell) -> tuple[str, Tags]:
         """What a cell is in the tables: no two runs may give the same."""
         return cell.kind, replace(cell.tags, generator=self.shown(cell))
@@ -94,12 +100,14 @@ def together(outs: Sequence[Path]) -> list[StoredRun]:
     """
     if len({out.resolve() for out in outs}) < len(outs):
         raise InputError(f"A run is named twice in {_listed(outs)}; name each once.")
+    if len(outs) == 1:
+        return [open_run(outs[0])]
     runs = [open_run(out) for out in outs]
     for other in runs[1:]:
         check_alike(runs[0], other)
     named: list[StoredRun] = []
     for run in runs:
-        named.append(replace(run, names=_names(run, named)))
+        named.append(run.but(names=_names(run, named)))
     return _shared([named[0], *(_without_task_features(run, named[0]) for run in named[1:])])
 
 
@@ -116,7 +124,7 @@ def _shared(runs: Sequence[StoredRun]) -> list[StoredRun]:
             if what not in home or (done and not finished[what]):
                 home[what], finished[what] = place, done
     return [
-        replace(run, elsewhere=run.elsewhere | {what for what, at in home.items() if at != place})
+        run.but(elsewhere=run.elsewhere | {what for what, at in home.items() if at != place})
         for place, run in enumerate(runs)
     ]
 
@@ -130,7 +138,7 @@ def _without_task_features(run: StoredRun, first: StoredRun) -> StoredRun:
         f"Scores on task features of {run.store.out.name} are left out: its labeller is not that "
         f"of {first.store.out.name}."
     )
-    return replace(run, elsewhere=run.elsewhere | scores, note=note if scores else "")
+    return run.but(elsewhere=run.elsewhere | scores, note=note if scores else "")
 
 
 def _task_labeller(run: StoredRun) -> str:

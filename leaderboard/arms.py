@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -41,24 +41,27 @@ class Arm:
     cases: tuple[str, ...]
     cells: tuple[CellEnd, ...]
 
-    @property
+    @cached_property
     def by_seed(self) -> Floats:
         """Mean over the cases that have a value, (n_seeds,); nan for a seed that left a hole."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a seed without any value
-            return np.asarray(np.nanmean(self.dice, axis=1), dtype=np.float64)
+        present = ~np.isnan(self.dice)
+        counts = present.sum(axis=1)
+        sums = np.where(present, self.dice, 0.0).sum(axis=1)
+        mean = np.full(len(sums), np.nan)
+        np.divide(sums, counts, out=mean, where=counts > 0)
+        return mean
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """Mean over seeds; nan when one of them left a hole."""
         return float(self.by_seed.mean()) if self.seeds else float("nan")
 
-    @property
+    @cached_property
     def spread(self) -> float:
         """Standard deviation over seeds; nan with one seed."""
         return float(self.by_seed.std(ddof=1)) if len(self.seeds) > 1 else float("nan")
 
-    @property
+    @cached_property
     def done(self) -> bool:
         """Whether every planned seed ended well."""
         return all(cell.status == "done" for cell in self.cells)
@@ -120,6 +123,8 @@ def pair(synthetic: Arm, real: Arm) -> Pairs:
 
 def _of(arm: Arm, seeds: Sequence[int], cases: Sequence[str]) -> Floats:
     """An arm's Dice at some of its seeds, (n_seeds, n_cases); nan at cases that it lacks."""
+    if arm.seeds == tuple(seeds) and arm.cases == tuple(cases):
+        return arm.dice
     values = np.full((len(seeds), len(cases)), np.nan)
     at = {case: n for n, case in enumerate(cases)}
     rows = [arm.seeds.index(seed) for seed in seeds]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -180,7 +180,7 @@ def _of_done_cells(rows: pd.DataFrame, cells: pd.DataFrame, key: list[str]) -> p
 
 def _check_one(rows: pd.DataFrame, columns: list[str], measure: str) -> None:
     for column in columns:
-        values = sorted(set(rows[column]))
+        values = sorted(rows[column].unique())
         if len(values) > 1:
             shown = ", ".join(repr(value) for value in values)
             raise ValueError(
@@ -215,8 +215,11 @@ def _audit(
         groups.setdefault(tuple(name), []).append(Measured(value, plane, why))
     found = {name: fault(groups[name]) for name in sorted(groups)}
     missing = ("failed", "The cell is done and yet its records are missing; run it again.")
-    audited: list[Mapping[Any, Any]] = []
-    for cell in cells[cells["kind"] == kind].to_dict("records"):
+    audited: list[dict[str, Any]] = []
+    of_kind = cells[cells["kind"] == kind]
+    columns = {column: of_kind[column].tolist() for column in of_kind.columns}
+    for values in zip(*columns.values(), strict=True):
+        cell = dict(zip(columns, values, strict=True))
         if cell["status"] == "done":
             cell["status"], cell["reason"] = found.get(
                 tuple(cell[column] for column in key), missing
@@ -255,4 +258,4 @@ def _dice_fault(group: Sequence[Measured]) -> tuple[str, str]:
 
 
 def _keys(frame: pd.DataFrame, key: list[str]) -> list[tuple[object, ...]]:
-    return list(frame[key].itertuples(index=False, name=None))
+    return list(zip(*(frame[column].tolist() for column in key), strict=True))

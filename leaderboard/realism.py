@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -15,18 +17,30 @@ def generators_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
     A value is the mean over all planned seeds, and nan where one of them left a hole.
     """
     names = generators_in_order(info, inputs.score_cells["generator"])
-    made = inputs.records[inputs.records["kind"].isin(["fit", "sample", "score"])]
-    own = dict(iter(made.groupby("generator")))
-    rows = [_row(inputs, name, own.get(name, made.head(0))) for name in names]
+    made = _of_each(inputs.records, ["fit", "sample", "score"])
+    upstream = _of_each(inputs.cells, ["fit", "sample"])
+    scores, fid = _of_each(inputs.score_cells), _of_each(inputs.fid)
+    rows = [_row(name, scores(name), fid(name), made(name), upstream(name)) for name in names]
     frame = pd.DataFrame(rows, columns=list(GENERATOR_COLUMNS))
     floor = frame.loc[frame["generator"] == REAL, "fid_average"]
     frame["floor_average"] = floor.iloc[0] if len(floor) else float("nan")
     return frame.astype({"n_real": "Int64", "n_synthetic": "Int64", "n_seeds": "int64"})
 
 
-def _row(inputs: Inputs, name: str, records: pd.DataFrame) -> dict[str, object]:
-    scores = inputs.score_cells[inputs.score_cells["generator"] == name]
-    fid = inputs.fid[inputs.fid["generator"] == name]
+def _of_each(frame: pd.DataFrame, kinds: Sequence[str] = ()) -> Callable[[str], pd.DataFrame]:
+    """The rows of a generator, by its name; of some kinds, or of all."""
+    rows = frame[frame["kind"].isin(kinds)] if kinds else frame
+    own = dict(iter(rows.groupby("generator")))
+    return lambda name: own.get(name, rows.head(0))
+
+
+def _row(
+    name: str,
+    scores: pd.DataFrame,
+    fid: pd.DataFrame,
+    records: pd.DataFrame,
+    upstream: pd.DataFrame,
+) -> dict[str, object]:
     by_seed = _by_seed(fid, "value", scores)
     # No average over planes where one of them is missing.
     by_seed.loc[by_seed.isna().any(axis=1), "average"] = float("nan")
@@ -34,7 +48,7 @@ def _row(inputs: Inputs, name: str, records: pd.DataFrame) -> dict[str, object]:
     spread = by_seed.std(ddof=1, skipna=False)
     # Of several seeds, the mean of their intervals: it is of the volumes, the spread of the seeds.
     ends = {end: _by_seed(fid, end, scores).mean(skipna=False) for end in ("low", "high")}
-    status, reason = _status(inputs.cells, scores, name)
+    status, reason = _status(scores, upstream)
     return {
         "generator": name,
         **{f"fid_{plane}": mean[plane] for plane in PLANES},
@@ -61,11 +75,10 @@ def _by_seed(fid: pd.DataFrame, column: str, scores: pd.DataFrame) -> pd.DataFra
     return by_seed.where(np.isfinite(by_seed))
 
 
-def _status(cells: pd.DataFrame, scores: pd.DataFrame, name: str) -> tuple[str, str]:
+def _status(scores: pd.DataFrame, upstream: pd.DataFrame) -> tuple[str, str]:
     """Where the score is missing, the failed fit or sample is the cause worth printing."""
     told = _ends(scores)
     if any(cell.status != "done" for cell in told):
-        upstream = cells[(cells["generator"] == name) & cells["kind"].isin(["fit", "sample"])]
         told = [*_ends(upstream), *told]
     return outcome(told)
 

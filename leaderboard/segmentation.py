@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from leaderboard.arms import Arm, Key, pair
+from leaderboard.arms import Arm, Key, Pairs, pair
 from leaderboard.inputs import Inputs, generators_in_order, in_order, outcome
 from leaderboard.model import OVERALL_COLUMNS, SEGMENTATION_COLUMNS, RunInfo
 from leaderboard.names import controls_of
-from metrics.statistics import NO_INTERVAL, PairedGain, holm, paired_gain, relative_gain
+from metrics.statistics import NO_INTERVAL, PairedGain, holm, paired_gains, relative_gain
 
 NAN = float("nan")
 LEVEL = 0.05
@@ -27,8 +27,12 @@ def segmentation_frame(inputs: Inputs, arms: Mapping[Key, Arm], info: RunInfo) -
     """
     compared = {key: key.baseline for key in arms if key.generator}
     alone = [key for key in arms if not key.generator and key not in compared.values()]
-    rows = [_row(key, arms[key], arms.get(baseline)) for key, baseline in compared.items()]
-    rows += [_row(key, None, arms[key]) for key in alone]
+    gains = _gains(arms, compared)
+    rows = [
+        _row(key, arms[key], arms.get(baseline), gains.get(key))
+        for key, baseline in compared.items()
+    ]
+    rows += [_row(key, None, arms[key], None) for key in alone]
     frame = pd.DataFrame(rows, columns=list(SEGMENTATION_COLUMNS))
     control = frame["generator"].isin(controls_of(info))
     # Table 2 and Table 3; to add controls must not cost the models.
@@ -73,7 +77,24 @@ def is_main(segmentation: pd.DataFrame) -> pd.Series[bool]:
     return (segmentation["real"] == "all") & (paper | (segmentation["arm"] == "R"))
 
 
-def _row(key: Key, synthetic: Arm | None, real: Arm | None) -> dict[str, object]:
+def _gains(
+    arms: Mapping[Key, Arm], compared: Mapping[Key, Key]
+) -> dict[Key, tuple[Pairs, PairedGain]]:
+    """The paired gain of every arm that is done over its baseline, where that is done too."""
+    pairs = {
+        key: pair(arms[key], arms[baseline])
+        for key, baseline in compared.items()
+        if baseline in arms and arms[key].done and arms[baseline].done
+    }
+    nothing = PairedGain(NAN, NO_INTERVAL, 0, NAN)
+    shared = {key: (own.r, own.rs) for key, own in pairs.items() if own.seeds}
+    gains = dict(zip(shared, paired_gains(shared.values()), strict=True))
+    return {key: (own, gains.get(key, nothing)) for key, own in pairs.items()}
+
+
+def _row(
+    key: Key, synthetic: Arm | None, real: Arm | None, gain: tuple[Pairs, PairedGain] | None
+) -> dict[str, object]:
     arms = {key.arm: synthetic, "R": real} if key.generator else {"R": real}
     status, reason = _outcome(arms)
     if real is None:
@@ -98,14 +119,14 @@ def _row(key: Key, synthetic: Arm | None, real: Arm | None) -> dict[str, object]
     if synthetic is None:
         present = (~np.isnan(real.dice)).any(axis=0)
         return row | {"n_cases": int(present.sum()), "n_absent": int((~present).sum())}
-    return row | _gain(synthetic, real, reason)
+    assert gain is not None
+    return row | _gain(synthetic, real, *gain, reason)
 
 
-def _gain(synthetic: Arm, real: Arm, reason: str) -> dict[str, object]:
+def _gain(
+    synthetic: Arm, real: Arm, pairs: Pairs, gain: PairedGain, reason: str
+) -> dict[str, object]:
     """The gain of one arm over R: relative of the means, absolute over the paired cases."""
-    pairs = pair(synthetic, real)
-    nothing = PairedGain(NAN, NO_INTERVAL, 0, NAN)
-    gain = paired_gain(pairs.r, pairs.rs) if pairs.seeds else nothing
     told = [reason] if reason else []
     if pairs.unshared:
         told.append(f"Seeds of one arm only, left out of the gain: {_listed(pairs.unshared)}.")

@@ -15,13 +15,17 @@ from leaderboard.blocks import Caution, Heading, Page, Paragraph, Table
 from leaderboard.model import Leaderboard
 from leaderboard.text import TextTable
 
+MOST_BLOCKS = 24
+"""Blocks of Table 2 that a run ends with; nobody reads a hundred of them in a terminal."""
+
 _PADDING = 3  # a border and a space on either side of a column
 
 
 def terminal_tables(leaderboard: Leaderboard, width: int | None = None) -> list[RichTable]:
     """Table 1, what was found of memorisation and labels, then Table 2 block by block.
 
-    A block too wide is split between its tasks. The page says what the brief tables mean.
+    A block too wide is split between its tasks; of very many blocks the page has the rest. It also
+    says what the brief tables mean.
 
     Args:
         leaderboard: what `leaderboard.build` returned.
@@ -35,9 +39,13 @@ def terminal_tables(leaderboard: Leaderboard, width: int | None = None) -> list[
         label_tables.labels(leaderboard),
     ):
         shown += [replace(content, notes=())] * bool(content.rows)
-    for block in tables.segmentation(leaderboard):
+    blocks = tables.segmentation(leaderboard)
+    for block in blocks[:MOST_BLOCKS]:
         title = f"Table 2. Dice of R and R+S: {block.title}"
         shown += _split(_grouped(replace(block, title=title)), width)
+    if len(blocks) > MOST_BLOCKS:
+        told = f"{len(blocks) - MOST_BLOCKS} more blocks of Table 2 are on the page."
+        shown[-1] = replace(shown[-1], notes=(*shown[-1].notes, told))
     return [_rich(content) for content in shown]
 
 

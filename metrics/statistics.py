@@ -7,9 +7,9 @@ seed is another draw of the training, not another patient.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,12 @@ N_RESAMPLES = 9999
 
 _NOISE = 1e-12
 """Differences of two scores below this are rounding: no gain, and no order of gains."""
+
+
+_AT_ONCE = 64
+"""Arms that are tested together; more would only take memory."""
+
+Kind = TypeVar("Kind", bound=Hashable)
 
 
 class Interval(NamedTuple):
@@ -123,14 +129,13 @@ def paired_gain(
     rs: ArrayLike,
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
-    level: float = 0.95,
 ) -> PairedGain:
     """Mean absolute gain of R+S over R, paired by patient, with its interval and Wilcoxon's p.
 
     Args:
         r: ``(n,)`` scores of the arm trained on real volumes, or ``(n_seeds, n)``.
         rs: scores of the same patients (and seeds), in the same order, of the other arm.
-        n_resamples, seed, level: of the interval, `crossed_interval`.
+        n_resamples, seed: of the interval of 95 %, `crossed_interval`.
 
     Returns:
         The gain; its mean and p are nan where no patient has a score, its interval with fewer
@@ -141,6 +146,37 @@ def paired_gain(
             structure absent from the reference is absent for every arm and seed alike, so these
             would not be pairs.
     """
+    return paired_gains([(r, rs)], n_resamples, seed)[0]
+
+
+def paired_gains(
+    pairs: Iterable[tuple[ArrayLike, ArrayLike]],
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> list[PairedGain]:
+    """`paired_gain` of each pair of arms ``(r, rs)``: the same numbers, sooner for thousands."""
+    gains = [_paired(r, rs) for r, rs in pairs]
+    by_patient = [values.mean(axis=0) for values in gains]
+    p_values = _wilcoxon_each(by_patient)
+    crossed = _crossed_each(gains, n_resamples, seed)
+    found = []
+    for values, means, p, (interval, with_luck) in zip(
+        gains, by_patient, p_values, crossed, strict=True
+    ):
+        several = len(values) > 1 and means.size > 1
+        found.append(
+            PairedGain(
+                float(means.mean()) if means.size else float("nan"),
+                interval,
+                means.size,
+                max(p, with_luck) if several else p,
+            )
+        )
+    return found
+
+
+def _paired(r: ArrayLike, rs: ArrayLike) -> NDArray[np.float64]:
+    """Gains ``(n_seeds, n)`` of the patients that have a score; ValueError of `paired_gain`."""
     first, second = np.asarray(r, dtype=np.float64), np.asarray(rs, dtype=np.float64)
     if first.shape != second.shape or first.ndim not in (1, 2):
         raise ValueError(
@@ -155,17 +191,7 @@ def paired_gain(
             f"Case {mismatched[0]} has a score in one arm or seed only; "
             "score both arms against the same references."
         )
-    gains = (second - first)[:, ~absent.any(axis=0)]
-    by_patient = gains.mean(axis=0)
-    p_value = wilcoxon(by_patient)
-    if len(gains) > 1 and by_patient.size > 1:
-        p_value = max(p_value, crossed_p(gains, n_resamples, seed))
-    return PairedGain(
-        float(by_patient.mean()) if by_patient.size else float("nan"),
-        crossed_interval(gains, n_resamples, seed, level),
-        by_patient.size,
-        p_value,
-    )
+    return (second - first)[:, ~absent.any(axis=0)]
 
 
 def crossed_interval(
@@ -199,13 +225,7 @@ def crossed_interval(
     Raises:
         ValueError: another shape, or a value that is not finite.
     """
-    sample = _crossed(values)
-    if min(sample.shape) < 1 or sample.shape[1] < 2:
-        return NO_INTERVAL
-    upper = (1 + level) / 2
-    deviations = _deviations(sample, n_resamples, seed, upper)
-    low, high = sample.mean() + np.quantile(deviations, [1 - upper, upper])
-    return Interval(float(low), float(high))
+    return _crossed_each([_crossed(values)], n_resamples, seed, level)[0].interval
 
 
 def crossed_p(values: ArrayLike, n_resamples: int = N_RESAMPLES, seed: int = 0) -> float:
@@ -221,12 +241,7 @@ def crossed_p(values: ArrayLike, n_resamples: int = N_RESAMPLES, seed: int = 0) 
     Raises:
         ValueError: another shape, or a value that is not finite.
     """
-    sample = _crossed(values)
-    if min(sample.shape) < 1 or sample.shape[1] < 2:
-        return float("nan")
-    deviations = _deviations(sample, n_resamples, seed, upper=0.975)
-    far = np.count_nonzero(np.abs(deviations) >= abs(sample.mean()))
-    return float((1 + far) / (n_resamples + 1))
+    return _crossed_each([_crossed(values)], n_resamples, seed)[0].p_value
 
 
 def _crossed(values: ArrayLike) -> NDArray[np.float64]:
@@ -240,23 +255,65 @@ def _crossed(values: ArrayLike) -> NDArray[np.float64]:
     return sample
 
 
+class _Crossed(NamedTuple):
+    """Interval of a mean over patients crossed with seeds, and the p of its inversion."""
+
+    interval: Interval
+    p_value: float
+
+
+def _crossed_each(
+    samples: Sequence[NDArray[np.float64]], n_resamples: int, seed: int, level: float = 0.95
+) -> list[_Crossed]:
+    """`crossed_interval` and `crossed_p` of samples ``(n_seeds, n)``, finite throughout."""
+    upper = (1 + level) / 2
+    found = [_Crossed(NO_INTERVAL, float("nan"))] * len(samples)
+    for (n_seeds, n), places in _alike([sample.shape for sample in samples]):
+        if n_seeds < 1 or n < 2:
+            continue
+        stack = np.stack([samples[place] for place in places])
+        means = stack.mean(axis=(1, 2))
+        deviations = _deviations(stack, n_resamples, seed, upper)
+        ends = np.quantile(deviations, [1 - upper, upper], axis=1) + means
+        far = np.count_nonzero(np.abs(deviations) >= np.abs(means)[:, None], axis=1)
+        p_values = (1 + far) / (n_resamples + 1)
+        for place, low, high, p in zip(places, *ends.tolist(), p_values.tolist(), strict=True):
+            found[place] = _Crossed(Interval(low, high), p)
+    return found
+
+
+def _alike(kinds: Iterable[Kind]) -> Iterator[tuple[Kind, list[int]]]:
+    """Each kind, and the places at which it stands, at most `_AT_ONCE` of them together."""
+    places: dict[Kind, list[int]] = {}
+    for place, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(place)
+    for kind, own in places.items():
+        for start in range(0, len(own), _AT_ONCE):
+            yield kind, own[start : start + _AT_ONCE]
+
+
 def _deviations(
-    sample: NDArray[np.float64], n_resamples: int, seed: int, upper: float
+    samples: NDArray[np.float64], n_resamples: int, seed: int, upper: float
 ) -> NDArray[np.float64]:
-    """How far the mean of ``(n_seeds, n)`` may lie from the true one, ``(n_resamples,)`` draws.
+    """How far the means of ``(m, n_seeds, n)`` may lie from the true ones, ``(m, n_resamples)``.
 
     ``upper`` is the quantile at which the bootstrap over patients is stretched to Student's t.
     """
     from scipy.special import ndtri, stdtrit
 
-    n_seeds, n = sample.shape
-    drawn = _weights(n, n_resamples, 1, (seed, 0)) @ sample.mean(axis=0) - sample.mean()
-    deviations = drawn * (stdtrit(n - 1, upper) / ndtri(upper))
+    m, n_seeds, n = samples.shape
+    weights = _weights(n, n_resamples, 1, (seed, 0))
+    deviations = np.empty((m, n_resamples))
+    # One by one, so that no number depends on how many others are asked for with it.
+    for drawn, by_patient in zip(deviations, samples.mean(axis=1), strict=True):
+        np.matmul(weights, by_patient, out=drawn)
+    deviations -= samples.mean(axis=(1, 2))[:, None]
+    deviations *= stdtrit(n - 1, upper) / ndtri(upper)
     if n_seeds > 1:
-        error = sample.mean(axis=1).std(ddof=1) / np.sqrt(n_seeds)
-        deviations += error * _luck(n_seeds, n_resamples, (seed, 1))
+        errors = samples.mean(axis=2).std(axis=1, ddof=1) / np.sqrt(n_seeds)
+        deviations += errors[:, None] * _luck(n_seeds, n_resamples, (seed, 1))
     deviations[np.abs(deviations) < _NOISE] = 0.0
-    return np.asarray(deviations, dtype=np.float64)
+    return deviations
 
 
 @lru_cache(maxsize=8)
@@ -287,20 +344,29 @@ def wilcoxon(gains: ArrayLike) -> float:
     Raises:
         ValueError: gains that are not one-dimensional.
     """
-    from scipy.stats import wilcoxon as signed_rank
-
     sample = np.asarray(gains, dtype=np.float64)
     if sample.ndim != 1:
         raise ValueError(f"The gains have shape {sample.shape}; expected one per patient, (n,).")
-    sample = sample[~np.isnan(sample)]
-    if not sample.size:
-        return float("nan")
+    return _wilcoxon_each([sample[~np.isnan(sample)]])[0]
+
+
+def _wilcoxon_each(samples: Sequence[NDArray[np.float64]]) -> list[float]:
+    """`wilcoxon` of samples ``(n,)`` without nan."""
+    from scipy.stats import wilcoxon as signed_rank
+
     # Equal gains differ by rounding (0.4 - 0.3 is not 0.6 - 0.5) and would not tie.
-    sample = np.round(sample / _NOISE) * _NOISE
-    sample = sample[sample != 0]
-    if not sample.size:
-        return 1.0
-    return float(min(1.0, signed_rank(sample, correction=True, method="auto").pvalue))
+    rounded = [np.round(sample / _NOISE) * _NOISE for sample in samples]
+    moved = [sample[sample != 0] for sample in rounded]
+    found = [1.0 if sample.size else float("nan") for sample in samples]
+    # Apart, since one sample with ties denies all that are tested with it the exact p.
+    kinds = [(gains.size, np.unique(np.abs(gains)).size < gains.size) for gains in moved]
+    for (n, _), places in _alike(kinds):
+        if n:
+            stack = np.stack([moved[place] for place in places])
+            tested = signed_rank(stack, correction=True, method="auto", axis=1)
+            for place, p in zip(places, tested.pvalue.tolist(), strict=True):
+                found[place] = min(1.0, p)
+    return found
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:

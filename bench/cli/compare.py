@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.reading import uncollected
 
+
+@uncollected()
 def compare(
     before: Annotated[Path, typer.Argument(help="Folder of a run.")],
     after: Annotated[Path, typer.Argument(help="Folder of another run.")],

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.reading import uncollected
 
+
+@uncollected()
 def report(
     outs: Annotated[
         list[Path],

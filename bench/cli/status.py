@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.reading import uncollected
+
 if TYPE_CHECKING:
     from bench.states import CellState
 
 
+@uncollected()
 def status(
     out: Annotated[Path, typer.Argument(help="Folder of a run.")],
     as_json: Annotated[

@@ -1,7 +1,8 @@
-"""A cell in a process of its own, watched: it may hang, eat the memory or die, and no other does.
+"""Cells in a process beside the worker, watched: one may hang, eat the memory or die, and no other.
 
 The process is forked from a server that has imported torch and computed nothing, so that a cell
-begins at once.
+begins at once. A cell that ended well leaves it to the next, which finds libraries warm; any other
+end is that of its process too.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +26,7 @@ import psutil
 
 from bench.cells.memory import MB, own_mb
 from bench.disk import DiskRefused
+from bench.engine.between import Tidy
 from bench.engine.order import Ended, Limits, Order
 from bench.store import Busy, Store
 from bench.together import die_with_parent
@@ -31,37 +34,82 @@ from bench.together import die_with_parent
 POLL_S = 0.2
 GRACE_S = 20.0
 """Between asking a cell to stop and killing it: time for a checkpoint."""
+MOST_KEPT_MB = 2000.0
+"""A process that holds more than this after a cell is not kept for the next."""
+
+
+class _Process:
+    """Carries out one order after another, until it is told of no more."""
+
+    def __init__(self) -> None:
+        """OSError or EOFError: no memory for another process, or no server to fork it."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["bench.engine.preload"])
+        self.pipe, there = context.Pipe()
+        self.process: BaseProcess = context.Process(target=_serve, args=(there,))
+        self.process.start()
+        there.close()
+        # Before this worker, at its own end, waits for the processes that it started.
+        self._close = Finalize(self, self.pipe.close, exitpriority=10)
+
+    def answer(self) -> Ended | None:
+        """How the order ended; None of a process that died without a word."""
+        with suppress(EOFError, OSError):
+            if self.pipe.poll():
+                return Ended(*self.pipe.recv())
+        return None
+
+    def end(self) -> None:
+        """No more orders."""
+        self._close()
+        self.process.join(GRACE_S)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+_kept: _Process | None = None
+"""The process that carried out this worker's last order well."""
 
 
 def carry_out(order: dict[str, Any]) -> tuple[str, str]:
-    """Execute an order in a process of its own; an `Ended`.
+    """Execute an order in another process; an `Ended`.
 
     A cell that outstays its time or its memory is killed and noted as failed. One that dies without
     a word is "lost", unless the kernel killed it for want of memory.
     """
+    global _kept
     asked = Order.from_json(order)
     # Parsl's worker asks whether the pool's process number is in use, which that of a dead process
     # is until somebody waits for it: in many containers, for ever.
     die_with_parent()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.engine.preload"])
     killed = kills_for_memory()
-    listen, speak = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(order, speak))
+    own, _kept = _kept, None
     try:
-        process.start()
-    except (OSError, EOFError) as error:  # no memory for another process, or no server
+        if own is None or not own.process.is_alive():
+            own = _Process()
+        own.pipe.send(order)
+    except (OSError, EOFError) as error:
         return Ended("lost", f"no process could be started: {type(error).__name__}: {error}")
-    speak.close()
-    reason = _watch(process, asked.limits)
-    with suppress(EOFError, OSError):
-        if listen.poll():
-            return Ended(*listen.recv())
-    if not reason and process.exitcode == -signal.SIGKILL and kills_for_memory() > killed:
+    reason = _watch(own, asked.limits)
+    ended = own.answer()
+    if ended and _may_go_on(own, ended, asked.limits):
+        _kept = own
+    else:
+        own.end()
+    if ended:
+        return ended
+    if not reason and own.process.exitcode == -signal.SIGKILL and kills_for_memory() > killed:
         reason = "Out of memory: the system killed the cell's process."
     if not reason:
-        return Ended("lost", f"the cell's process ended with code {process.exitcode}")
-    return _note_failure(asked, process.pid, reason)
+        return Ended("lost", f"the cell's process ended with code {own.process.exitcode}")
+    return _note_failure(asked, own.process.pid, reason)
+
+
+def _may_go_on(own: _Process, ended: Ended, limits: Limits) -> bool:
+    """Whether the next cell may have the process: where memory is limited, each has its own."""
+    well = ended.ending == "done" and limits.memory_mb is None
+    return well and resident_mb(own.process.pid) < MOST_KEPT_MB
 
 
 def _note_failure(asked: Order, pid: int | None, reason: str) -> Ended:
@@ -74,21 +122,26 @@ def _note_failure(asked: Order, pid: int | None, reason: str) -> Ended:
     return Ended("failed", reason)
 
 
-def _work(order: dict[str, Any], speak: Connection) -> None:
-    """The process: execute the cell and say how it ended."""
-    asked = Order.from_json(order)
+def _serve(pipe: Connection) -> None:
+    """The process: execute cells and say how each ended, until the worker closes the pipe."""
+    stop, tidy, loaded = _Stop(), Tidy(), set[str]()
     threading.Thread(target=_end_with_worker, daemon=True).start()
-    stop = _Stop(remaining_s(asked.limits))
     signal.signal(signal.SIGTERM, stop.ask)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the driver, which sends SIGTERM
-    if asked.gpus:
-        worker = int(os.environ.get("PARSL_WORKER_RANK", "0"))
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own_gpus(asked, worker))
-    speak.send(tuple(_execute(asked, stop)))
+    with suppress(EOFError, OSError):
+        while not stop.asked:
+            asked = Order.from_json(pipe.recv())
+            stop.begin(remaining_s(asked.limits))
+            if asked.gpus:
+                worker = int(os.environ.get("PARSL_WORKER_RANK", "0"))
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own_gpus(asked, worker))
+            pipe.send(tuple(_execute(asked, stop, loaded)))
+            stop.idle()
+            tidy()
     os._exit(0)  # nothing that a plug-in left running may hold the process
 
 
-def _execute(asked: Order, stop: _Stop) -> Ended:
+def _execute(asked: Order, stop: _Stop, loaded: set[str]) -> Ended:
     from bench.cells.execute import execute, reason
     from bench.device import Device
     from bench.errors import Interrupted
@@ -96,7 +149,9 @@ def _execute(asked: Order, stop: _Stop) -> Ended:
 
     try:
         for path in asked.plugins:
-            load_plugin(Path(path))
+            if path not in loaded:
+                load_plugin(Path(path))
+                loaded.add(path)
         device = Device.model_validate(asked.device)
         store = Store(asked.out)
         ending = execute(store, asked.key, device, stop_requested=stop.requested, again=asked.again)
@@ -121,15 +176,27 @@ def own_gpus(order: Order, worker: int) -> list[str]:
 class _Stop:
     """Asked by SIGTERM, or by the end of the time that a batch system gives."""
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self) -> None:
+        self.asked = False
+        self._end: float | None = None
+        self._busy = False
+
+    def begin(self, seconds: float | None) -> None:
+        """A cell begins, which must stop after so many seconds."""
         self._end = None if seconds is None else time.monotonic() + seconds
-        self._asked = False
+        self._busy = True
+
+    def idle(self) -> None:
+        """No cell is in work: there is nothing to write before the end."""
+        self._busy = False
 
     def ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+        self.asked = True
+        if not self._busy:
+            os._exit(0)
 
     def requested(self) -> bool:
-        return self._asked or (self._end is not None and time.monotonic() > self._end)
+        return self.asked or (self._end is not None and time.monotonic() > self._end)
 
 
 def remaining_s(limits: Limits, environment: Mapping[str, str] = os.environ) -> float | None:
@@ -156,11 +223,10 @@ def _end_with_worker() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _watch(process: BaseProcess, limits: Limits) -> str:
-    """Wait for the process; why it had to be killed, or ""."""
-    start, pool = time.monotonic(), os.getppid()
-    while process.is_alive():
-        process.join(POLL_S)
+def _watch(own: _Process, limits: Limits) -> str:
+    """Wait for an answer or the process's end; why it had to be killed, or ""."""
+    process, start, pool = own.process, time.monotonic(), os.getppid()
+    while not wait([own.pipe, process.sentinel], POLL_S):
         if os.getppid() != pool:  # nobody would hear of the end
             _end(process)
             return ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Sequence
 
 from bench.cells.execute import execute
 from bench.device import Device
 from bench.engine import Outcome, Watcher
+from bench.engine.between import Tidy
 from bench.engine.schedule import WAIT_S, Again, Schedule
 from bench.errors import Interrupted
 from bench.plan import Cell
@@ -28,7 +28,7 @@ class InlineEngine:
         again: Again,
     ) -> Outcome:
         """Execute every cell that is not done; failures block only what needs them."""
-        schedule, frozen = Schedule(store, cells, watcher, again), False
+        schedule, tidy = Schedule(store, cells, watcher, again), Tidy()
         while (cell := schedule.take()) is not None or schedule.waits:
             stop_if(stop_requested)
             if cell is None:
@@ -47,10 +47,7 @@ class InlineEngine:
             except Busy:
                 schedule.busy(cell)
                 continue
-            gc.collect()
-            if not frozen:  # what was imported for the first cell stays: not to be searched again
-                gc.freeze()
-                frozen = True
+            tidy()
             schedule.ended(cell, status)
         return schedule.outcome
 

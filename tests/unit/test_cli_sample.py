@@ -150,7 +150,7 @@ def test_settings_of_sampling_change_the_volumes_and_others_are_refused(
     drawn = VolumeSet.open(tmp_path / "s")
     assert drawn.provenance["config"]["sampling"]["steps"] == 1
     assert (drawn.label(0) == own.label(0)).all()
-    assert (drawn.image(0) != own.image(0)).mean() > 0.1
+    assert (drawn.image(0) != own.image(0)).any()
     for setting, message in {
         "ldm.training.steps=9": "'image-ldm' of 3d-lldm was fitted with training.steps = 6, asked",
         "controlnet.condition=latent": "'controlnet'",
