@@ -10,8 +10,10 @@ run: $(VENV)/installed
 	$(BIN)/bench run --generators all --segmenters all
 
 # Every test computes with one thread, so two at a time keep two cores busy; times are measured alone.
+# Modules of minutes come first, so that none of them ends alone.
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --durations 40 --ignore tests/benchmarks
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder --durations 40 \
+		tests/integration tests/faults tests/browser tests/unit
 	$(BIN)/python -m pytest tests/benchmarks
 
 lint: $(VENV)/installed-dev

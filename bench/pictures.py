@@ -6,6 +6,7 @@ Nothing here needs torch: volume sets and predictions are numpy files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -76,6 +77,7 @@ def read_pictures(runs: Sequence[StoredRun], cases: pd.DataFrame, folder: Path) 
             for run in reversed(runs)  # the first run's stand
             for name, curve in read_curves(run.store, run.done("fit"), run.shown).items()
         },
+        segmenter_curves=read_segmenter_curves(runs),
         pairs=draw_pairs(runs, folder, reader),
         left_out=tuple(reader.left_out),
     )
@@ -197,7 +199,7 @@ def read_curves(
     """The scalars of every stage that was fitted, of each generator's first seed.
 
     A stage of several fits has one entry for each, named after its file. They are no artefacts but
-    what a fit left on its way: one that is gone is not missed.
+    what a fit left on its way: one that is gone or torn is not missed.
     """
     import pandas as pd
 
@@ -212,7 +214,8 @@ def read_curves(
             part = "" if path.stem == "fit" else f" {path.stem}"
             name = f"{display_name(shown(cell))}: {stage}{part}"
             if name not in curves:
-                curves[name] = pd.read_csv(path)
+                with suppress(OSError, ValueError):
+                    curves[name] = pd.read_csv(path)
     return curves
 
 
@@ -283,3 +286,32 @@ def _by_place(volumes: VolumeSet, label: NDArray[np.uint8]) -> NDArray[np.uint8]
     )
     placed: NDArray[np.uint8] = places[label]
     return placed
+
+
+def read_segmenter_curves(runs: Sequence[StoredRun]) -> dict[str, dict[str, pd.DataFrame]]:
+    """Validation Dice of the paper's arms while they were trained, of each arm's first seed.
+
+    The key is "R" or "R+S" with the generator, then segmenter and task. What is gone or torn is not
+    missed.
+    """
+    import pandas as pd
+
+    from leaderboard import display_name
+
+    curves: dict[str, dict[str, pd.DataFrame]] = {}
+    for run in runs:
+        for cell in run.done("segment"):
+            t = cell.tags
+            if t.real != "all" or (t.arm, t.ratio) not in (("R", 0.0), ("R+S", 1.0)):
+                continue
+            arm = f"R+S, {display_name(run.shown(cell))}" if t.generator else "R"
+            panel = f"{display_name(t.segmenter)}, {t.task}"
+            path = run.store.work(cell.key) / "fit.csv"
+            if panel in curves.get(arm, {}) or not path.is_file():
+                continue
+            with suppress(OSError, ValueError, KeyError):
+                curve = pd.read_csv(path)
+                curve = curve[curve["name"] == "val/dice"]
+                if len(curve):
+                    curves.setdefault(arm, {})[panel] = curve
+    return curves

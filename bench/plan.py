@@ -84,6 +84,7 @@ class Cell:
             "needs": dict(self.needs),
             "tags": dict(vars(self.tags)),
             "extra": dict(self.extra),
+            "version": KEY_VERSION,  # of the key
             "key": self.key,
             "title": self.title,
         }
@@ -93,8 +94,8 @@ class Cell:
         cell = cls(
             value["kind"], value["spec"], value["needs"], Tags(**value["tags"]), value["extra"]
         )
-        # As it was planned: to hash forty thousand cells takes seconds. A key names a folder.
-        if re.fullmatch("[0-9a-f]{64}", value["key"]):
+        # To hash forty thousand cells takes seconds. A key names a folder.
+        if value.get("version") == KEY_VERSION and re.fullmatch("[0-9a-f]{64}", value["key"]):
             cell.__dict__["key"] = value["key"]
         return cell
 

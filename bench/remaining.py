@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from bench.plan import Cell
 
@@ -13,7 +13,7 @@ class Estimate:
     def __init__(self, cells: Sequence[Cell], done: Mapping[str, float]) -> None:
         """`done`: seconds that each finished cell took, by its key."""
         self._left = {cell.key: cell for cell in cells if cell.key not in done}
-        self._seen: dict[tuple[str, ...], list[float]] = {}
+        self._seen: dict[tuple[str, ...], tuple[float, int]] = {}  # seconds in all, of how many
         for cell in cells:
             if cell.key in done:
                 self._note(cell, done[cell.key])
@@ -28,18 +28,21 @@ class Estimate:
         """A cell that counted as done is to run again."""
         self._left[cell.key] = cell
 
-    def seconds_left(self) -> float:
-        """Sum over the cells left; nan until the first cell ended."""
-        return sum(self._guess(cell) for cell in self._left.values())
+    def seconds_left(self, without: Collection[str] = ()) -> float:
+        """Sum over the cells left but some keys; nan until the first cell ended."""
+        return sum(self.guess(cell) for key, cell in self._left.items() if key not in without)
 
     def _note(self, cell: Cell, seconds: float) -> None:
         for group in _groups(cell):
-            self._seen.setdefault(group, []).append(seconds)
+            total, count = self._seen.get(group, (0.0, 0))
+            self._seen[group] = total + seconds, count + 1
 
-    def _guess(self, cell: Cell) -> float:
+    def guess(self, cell: Cell) -> float:
+        """Seconds that a cell will take; nan until the first cell ended."""
         for group in _groups(cell):
             if group in self._seen:
-                return sum(self._seen[group]) / len(self._seen[group])
+                total, count = self._seen[group]
+                return total / count
         return float("nan")
 
 

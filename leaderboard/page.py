@@ -67,6 +67,7 @@ def page(leaderboard: Leaderboard, pictures: Pictures = NO_PICTURES) -> Page:
     blocks += _table(2, "ranks", rank_tables.ranks, leaderboard)
     blocks += _table(2, "training", fit_tables.fits, leaderboard)
     blocks += _figure("curves", leaderboard, pictures)
+    blocks += _figure("segmenter-curves", leaderboard, pictures)
     blocks += _table(2, "costs", cost_tables.costs, leaderboard)
     blocks += _figure("costs", leaderboard, pictures)
     if len(leaderboard.not_measured):

@@ -45,6 +45,8 @@ class Pictures:
     rows: tuple[Row, ...] = ()  # real test volumes first, then a row per generator
     changes: tuple[Row, ...] = ()  # one volume each, under ground truth, R and R+S
     curves: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # stage -> step, name, value
+    # "R" or "R+S, generator" -> "segmenter, task" -> step, name, value
+    segmenter_curves: Mapping[str, Mapping[str, pd.DataFrame]] = field(default_factory=dict)
     pairs: Mapping[str, str] = field(default_factory=dict)  # generator -> file of nearest pairs
     left_out: tuple[str, ...] = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -60,7 +61,8 @@ def _extractor(frame: pd.DataFrame) -> str:
 
 
 def segmentation(leaderboard: Leaderboard) -> list[TextTable]:
-    """Table 2, one block per generator: Dice of R and R+S and the relative gain, per task."""
+    """Table 2, one block per generator: Dice of R and R+S and the relative gain, per task; the best
+    segmenter of each column in bold, the second underlined."""
     main = leaderboard.segmentation[is_main(leaderboard.segmentation)]
     sources = leaderboard.generators.set_index("generator")["label_source"].to_dict()
     blocks = []
@@ -115,11 +117,22 @@ def dice_block(
     ]
     body.append((OVERALL, *line(means.get(task, nothing) for task in tasks)))
     parts = ("R", "R+S", "gain %") if gains else ("R",)
+    marks = _best(
+        {
+            1 + place * len(parts) + part: [
+                float(f"{cells.get((segmenter, task), nothing)[dice]:.4f}")
+                for segmenter in segmenters
+            ]
+            for place, task in enumerate(tasks)
+            for part, dice in enumerate(("dice_r", "dice_rs")[: len(parts)])
+        }
+    )
     return TextTable(
         title=title,
         columns=("Segmenter", *(f"{one_line(task)}\n{part}" for task in tasks for part in parts)),
         rows=tuple(body),
-        bold=frozenset({(len(body) - 1, 0)}),
+        bold=marks["bold"] | {(len(body) - 1, 0)},
+        underlined=marks["underlined"],
         notes=notes,
         last=1,
     )
@@ -209,26 +222,33 @@ class _Marks(TypedDict):
 
 
 def _marks(frame: pd.DataFrame, controls: Collection[str] = ()) -> _Marks:
-    """The lowest FID of each plane among the generators, where there are two to choose from, and
-    the second lowest, where there are three.
+    """Best and second best FID of each plane.
 
     Controls are no rivals of a model: they are compared where there are no models.
     """
-    bold, underlined = set(), set()
     rivals = ~frame["generator"].isin({*controls, REAL})
     if not rivals.any():
         rivals = frame["generator"] != REAL
-    for column, plane in enumerate(PLANES, start=1):
-        # As printed: rows that read the same are equally good.
-        shown = frame[f"fid_{plane}"].map("{:.2f}".format).astype("float64")
-        shown = shown.where(rivals)
-        order = sorted(shown.dropna().unique())
-        if shown.count() > 1:
-            bold |= {(row, column) for row in range(len(frame)) if shown.iloc[row] == order[0]}
-        if shown.count() > 2 and len(order) > 1:
-            underlined |= {
-                (row, column) for row in range(len(frame)) if shown.iloc[row] == order[1]
-            }
+    columns = {
+        column: -frame[f"fid_{plane}"].map("{:.2f}".format).astype("float64").where(rivals)
+        for column, plane in enumerate(PLANES, start=1)
+    }
+    return _best(columns)
+
+
+def _best(columns: Mapping[int, Iterable[float]]) -> _Marks:
+    """The highest value of each column, where there are two to choose from, and the second highest,
+    where there are three. Values are as printed: those that read the same are equally good.
+    """
+    bold, underlined = set(), set()
+    for column, values in columns.items():
+        shown = list(values)
+        rivals = [value for value in shown if not math.isnan(value)]
+        order = sorted(set(rivals), reverse=True)
+        if len(rivals) > 1:
+            bold |= {(row, column) for row, value in enumerate(shown) if value == order[0]}
+        if len(rivals) > 2 and len(order) > 1:
+            underlined |= {(row, column) for row, value in enumerate(shown) if value == order[1]}
     return {"bold": frozenset(bold), "underlined": frozenset(underlined)}
 
 

@@ -155,7 +155,7 @@ def paired_gains(
     seed: int = 0,
 ) -> list[PairedGain]:
     """`paired_gain` of each pair of arms ``(r, rs)``: the same numbers, sooner for thousands."""
-    gains = [_paired(r, rs) for r, rs in pairs]
+    gains = [_crossed(_paired(r, rs)) for r, rs in pairs]
     by_patient = [values.mean(axis=0) for values in gains]
     p_values = _wilcoxon_each(by_patient)
     crossed = _crossed_each(gains, n_resamples, seed)

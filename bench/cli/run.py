@@ -72,7 +72,7 @@ def run(
     plugin: Plugins = [],  # noqa: B006
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Cells at a time, each in a process of its own (needs Parsl)."),
+        typer.Option(min=1, help="Cells at a time, in processes of their own (needs Parsl)."),
     ] = None,
     engine: Annotated[
         Path | None,

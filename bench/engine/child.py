@@ -34,6 +34,9 @@ from bench.together import die_with_parent
 POLL_S = 0.2
 GRACE_S = 20.0
 """Between asking a cell to stop and killing it: time for a checkpoint."""
+BEGIN_S = 120.0
+"""In which a process, new or kept, takes an order."""
+BEGUN = "begun"
 MOST_KEPT_MB = 2000.0
 """A process that holds more than this after a cell is not kept for the next."""
 
@@ -51,6 +54,14 @@ class _Process:
         there.close()
         # Before this worker, at its own end, waits for the processes that it started.
         self._close = Finalize(self, self.pipe.close, exitpriority=10)
+
+    def begins(self, order: dict[str, Any]) -> bool:
+        """Give it an order; False where it ended before it began: nothing of the cell was done."""
+        with suppress(OSError, EOFError):
+            self.pipe.send(order)
+            if wait([self.pipe, self.process.sentinel], BEGIN_S) and self.pipe.poll():
+                return bool(self.pipe.recv() == BEGUN)
+        return False
 
     def answer(self) -> Ended | None:
         """How the order ended; None of a process that died without a word."""
@@ -85,15 +96,20 @@ def carry_out(order: dict[str, Any]) -> tuple[str, str]:
     die_with_parent()
     killed = kills_for_memory()
     own, _kept = _kept, None
-    try:
-        if own is None or not own.process.is_alive():
+    if own is not None and not own.begins(order):  # asked to stop, or killed, while it had no cell
+        own.end()
+        own = None
+    if own is None:
+        try:
             own = _Process()
-        own.pipe.send(order)
-    except (OSError, EOFError) as error:
-        return Ended("lost", f"no process could be started: {type(error).__name__}: {error}")
+        except (OSError, EOFError) as error:
+            return Ended("lost", f"no process could be started: {type(error).__name__}: {error}")
+        if not own.begins(order):
+            own.end()
+            return Ended("lost", f"a new process ended with code {own.process.exitcode}")
     reason = _watch(own, asked.limits)
     ended = own.answer()
-    if ended and _may_go_on(own, ended, asked.limits):
+    if ended and _may_go_on(own, ended, asked):
         _kept = own
     else:
         own.end()
@@ -106,10 +122,12 @@ def carry_out(order: dict[str, Any]) -> tuple[str, str]:
     return _note_failure(asked, own.process.pid, reason)
 
 
-def _may_go_on(own: _Process, ended: Ended, limits: Limits) -> bool:
+def _may_go_on(own: _Process, ended: Ended, asked: Order) -> bool:
     """Whether the next cell may have the process: where memory is limited, each has its own."""
-    well = ended.ending == "done" and limits.memory_mb is None
-    return well and resident_mb(own.process.pid) < MOST_KEPT_MB
+    well = ended.ending == "done" and asked.limits.memory_mb is None
+    # A lock that a disk did not let go of is held for as long as the process lives.
+    free = well and not Store(asked.out).in_work(asked.key)
+    return free and resident_mb(own.process.pid) < MOST_KEPT_MB
 
 
 def _note_failure(asked: Order, pid: int | None, reason: str) -> Ended:
@@ -132,12 +150,14 @@ def _serve(pipe: Connection) -> None:
         while not stop.asked:
             asked = Order.from_json(pipe.recv())
             stop.begin(remaining_s(asked.limits))
+            pipe.send(BEGUN)
             if asked.gpus:
                 worker = int(os.environ.get("PARSL_WORKER_RANK", "0"))
                 os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own_gpus(asked, worker))
-            pipe.send(tuple(_execute(asked, stop, loaded)))
-            stop.idle()
+            ended = _execute(asked, stop, loaded)
             tidy()
+            pipe.send(tuple(ended))
+            stop.idle()
     os._exit(0)  # nothing that a plug-in left running may hold the process
 
 

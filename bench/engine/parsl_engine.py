@@ -1,4 +1,4 @@
-"""The Parsl engine: several cells at a time, each in a process of its own.
+"""The Parsl engine: several cells at a time, in processes of their own.
 
 Parsl carries keys to workers and says which were lost; everything else goes through the store.
 """

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from leaderboard.figures.costs import costs_figure, shown_costs
-from leaderboard.figures.curves import curve_figure, watched
+from leaderboard.figures.curves import curve_figure, segmenter_curve_figure, watched
 from leaderboard.figures.dice import dice_figure, gains_figure
 from leaderboard.figures.dose import dose_figure
 from leaderboard.figures.nearest import nearest_pairs
@@ -57,6 +57,12 @@ def _costed(board: Leaderboard, _: Pictures) -> bool:
     return _few(board) and any(shown_costs(board.costs, kind) for kind in kinds)
 
 
+def _panels(pictures: Pictures) -> int:
+    """Panels of segmenters' curves; 0 where each was validated once, which is no curve."""
+    curves = [own for arm in pictures.segmenter_curves.values() for own in arm.items()]
+    return len({panel for panel, _ in curves}) if any(len(c) > 1 for _, c in curves) else 0
+
+
 FIGURES = {
     "fid": Plot(
         "FID per plane of each generator with its interval, and the floor",
@@ -98,6 +104,13 @@ FIGURES = {
         "else its losses, smoothed.",
         lambda board, pictures: 0 < len(pictures.curves) <= 2 * MOST,
         lambda board, pictures: curve_figure({"": pictures.curves}),
+    ),
+    "segmenter-curves": Plot(
+        "Training curves of each segmenter and task under R and R+S",
+        "Dice of the validation cases while the first seed's segmenters are trained, on R and on "
+        "R+S of each generator.",
+        lambda board, pictures: _few(board) and 0 < _panels(pictures) <= 2 * MOST,
+        lambda board, pictures: segmenter_curve_figure(board, pictures.segmenter_curves),
     ),
     "costs": Plot(
         "Cost of generators and segmenters against their quality",

@@ -1,4 +1,4 @@
-"""Training curves: a panel for each stage of a generator."""
+"""Training curves: a panel for each stage of a generator, or each task of a segmenter."""
 
 from __future__ import annotations
 
@@ -8,22 +8,30 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from leaderboard.figures.canvas import canvas, colour, plain, tidy
+from leaderboard.model import REAL
+from leaderboard.names import display_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from leaderboard.model import Leaderboard
+
 WATCHED = ("val/psnr", "val/dice", "val/loss")
 """What a curve shows of a stage: the first of these that it has, else its losses in training."""
 
-Curves = Mapping[str, pd.DataFrame]  # stage -> step, name, value
+Curves = Mapping[str, pd.DataFrame]  # panel -> step, name, value
 
 
-def curve_figure(variants: Mapping[str, Curves], columns: int = 3) -> Figure:
+def curve_figure(
+    variants: Mapping[str, Curves], columns: int = 3, one_legend: bool = False
+) -> Figure:
     """A panel per stage, a line per variant (or, of one variant, per scalar).
 
     Args:
         variants: name -> its curves; the name "" is left out of the legend.
         columns: panels beside one another, at most.
+        one_legend: of the variants alone, below all panels; the first is black and the others
+            have the colours of generators, in all panels.
     """
     stages = list(dict.fromkeys(stage for curves in variants.values() for stage in curves))
     columns = min(columns, len(stages))
@@ -31,17 +39,20 @@ def curve_figure(variants: Mapping[str, Curves], columns: int = 3) -> Figure:
     figure = canvas(3.2 * columns, 2.3 * rows)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis, stage in zip(axes.flat, stages, strict=False):
-        place = 0
-        for variant, curves in variants.items():
+        place, scalars = 0, dict[str, None]()
+        for number, (variant, curves) in enumerate(variants.items()):
             for name, line in watched(curves.get(stage)):
-                told = f"{variant} {name}" if variant else name
+                scalars[name] = None
+                told = variant if one_legend else f"{variant} {name}".strip()
                 single = "o" if len(line) == 1 else ""
                 axis.plot(
                     line["step"],
                     line["value"],
                     single,
                     label=plain(told),
-                    color=colour(place),
+                    color=(colour(number - 1) if number else "black")
+                    if one_legend
+                    else colour(place),
                     linewidth=1,
                 )
                 place += 1
@@ -49,11 +60,51 @@ def curve_figure(variants: Mapping[str, Curves], columns: int = 3) -> Figure:
         axis.set_xlabel("step", fontsize=7)
         tidy(axis)
         axis.tick_params(labelsize=7)
-        if place:
+        if one_legend:
+            axis.set_ylabel(", ".join(scalars), fontsize=7)
+        elif place:
             axis.legend(fontsize=6, frameon=False)
     for axis in axes.flat[len(stages) :]:
         axis.axis("off")
+    if one_legend:
+        lines = {
+            text: line
+            for axis in axes.flat
+            for line, text in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
+        names = [plain(variant) for variant in variants if plain(variant) in lines]
+        figure.legend(
+            [lines[name] for name in names],
+            names,
+            loc="outside lower center",
+            ncols=min(len(names), 2 * columns),
+            fontsize=7,
+            frameon=False,
+        )
     return figure
+
+
+def segmenter_curve_figure(leaderboard: Leaderboard, curves: Mapping[str, Curves]) -> Figure:
+    """A panel per segmenter and task, arm R black, R+S in the colour that its generator has.
+
+    Args:
+        curves: "R" and "R+S, " with the generator's name -> panel -> validation Dice.
+    """
+    scored = leaderboard.generators["generator"]
+    models = [f"R+S, {display_name(name)}" for name in scored if name != REAL]
+    rows = leaderboard.segmentation
+    order = dict.fromkeys(["R", *models, *curves])
+    panels = [
+        f"{display_name(segmenter)}, {task}"
+        for segmenter in rows["segmenter"].unique()
+        for task in rows["task"].unique()
+    ]
+    placed = {
+        arm: {panel: own[panel] for panel in dict.fromkeys([*panels, *own]) if panel in own}
+        for arm in order
+        for own in [curves.get(arm, {})]
+    }
+    return curve_figure(placed, max(1, rows["task"].nunique()), one_legend=True)
 
 
 def watched(curve: pd.DataFrame | None) -> Iterator[tuple[str, pd.DataFrame]]:

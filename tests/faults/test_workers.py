@@ -54,6 +54,15 @@ def test_two_workers_give_the_records_of_one_process(out: Path, tmp_path: Path) 
     assert measured(both) == measured(out)
     assert heard == {"127.0.0.1"}, "nobody else can reach the workers"
     assert {tuple(events) for events in attempts(both).values()} == {("started", "done")}
+    carried = processes(both)
+    assert len(carried) > 10
+    assert len(set(carried) - set(processes(out))) <= 2, "each worker's process goes on"
+
+
+def processes(out: Path) -> list[int]:
+    """The processes that carried cells to their end, one for each cell."""
+    told = [Store(out).attempts(cell.key) for cell in cells(out).values()]
+    return [events[-1]["pid"] for events in told if events]
 
 
 def test_a_chain_of_cells_is_carried_to_its_end(out: Path) -> None:
@@ -84,6 +93,7 @@ def test_cells_that_go_wrong_are_told_and_the_rest_goes_on(
     wrong = [f"generators.toy-{name}.fault={fault}" for name, (fault, _) in faults.items()]
     more = [word for setting in (*wrong, "device.threads=1") for word in ("--set", setting)]
     command = tiny(out, "toy-plain,toy-joint,toy-slow", "toy-conv", "--engine", engine, *more)
+    before = set(processes(out))
     ran = finish(start(*command))
     assert ran.code == 1, ran.out + ran.err
     known = statuses(out)
@@ -95,6 +105,8 @@ def test_cells_that_go_wrong_are_told_and_the_rest_goes_on(
             assert why.startswith("Lost 3 times, the last: the cell's process ended with code ")
         assert known[f"sample toy-{name}"][0] == "blocked"
     assert known["segment toy-conv liver-only R+S toy-slow"][0] == "done"
+    carried = [process for process in processes(out) if process not in before]
+    assert len(carried) == len(set(carried)) > 5, "with a limit on memory, each its own"
 
 
 def test_what_a_plug_in_writes_over_is_found_and_made_anew(bench: Bench, out: Path) -> None:

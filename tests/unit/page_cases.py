@@ -43,6 +43,15 @@ def pictures(hostile: str = "liver") -> Pictures:
                 {"step": [1, 2], "name": "val/loss", "value": [2.0, 1.0]},
             )
         },
+        segmenter_curves={
+            arm: {
+                f"U-Net, {task}": pd.DataFrame(
+                    {"step": [4, 8], "name": "val/dice", "value": [0.2, top]}
+                )
+                for task in (hostile, "tumour")
+            }
+            for arm, top in (("R", 0.5), ("R+S, alpha", 0.6))
+        },
     )
 
 

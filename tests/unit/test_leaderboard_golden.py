@@ -148,3 +148,22 @@ def test_the_best_published_fid_is_bold_and_the_second_underlined() -> None:
     value = f"{sorted(printed.iloc[:, 0])[1]:.2f}"
     assert f"<ins>{value}</ins>" in markdown.table(content)
     assert f"\\underline{{{value}}}" in latex._body(content)
+
+
+def test_the_best_segmenter_of_each_column_is_bold_and_the_second_underlined() -> None:
+    printed, content = table2(), published_segmentation()
+    names = [row[0] for row in content.rows[:-1]]
+    for column, title in enumerate(content.columns):
+        values = [printed[name].get(title.replace("\n", " "), float("nan")) for name in names]
+        marked = [
+            [row for row, name in enumerate(names) if (row, column) in marks]
+            for marks in (content.bold, content.underlined)
+        ]
+        if title.endswith("R") or title.endswith("R+S"):
+            best, second = sorted(set(values), reverse=True)[:2]
+            assert marked == [
+                [row for row, value in enumerate(values) if value == wanted]
+                for wanted in (best, second)
+            ]
+        else:
+            assert marked == [[], []], "names and gains"

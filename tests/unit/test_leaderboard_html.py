@@ -114,7 +114,7 @@ def test_every_figure_is_told_in_words_and_lies_beside_the_page(folder: Path, ht
     images = [a for tag, a in Reader(html).elements if tag == "img" and "hidden" not in a]
     assert len(images) >= 6
     assert all(len(image["alt"]) > 10 for image in images)
-    for name in ("fid", "dice", "gains", "dose", "curves"):
+    for name in ("fid", "dice", "gains", "dose", "curves", "segmenter-curves"):
         assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         png = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
         assert png in html, name

@@ -436,6 +436,19 @@ def test_terminal_tables_fit_the_width_and_repeat_the_names() -> None:
             assert "+20.000" in text
 
 
+def test_of_very_many_generators_a_terminal_shows_the_first_and_where_the_others_are() -> None:
+    made = Made()
+    names = [f"g{n:02d}" for n in range(30)]
+    for name in ("", *names):
+        made.dice({"a": 0.5}, name)
+    shown = terminal_tables(made.board(), 200)
+    titles = [str(table.title) for table in shown]
+    assert len(titles) == 24
+    assert "g23" in titles[-1]
+    assert "6 more blocks of Table 2 are on the page." in str(shown[-1].caption)
+    assert "more blocks" not in "".join(str(table.caption) for table in shown[:-1])
+
+
 def test_files_round_trip(tmp_path: Path) -> None:
     made = two_by_two()
     reason = 'Bad, "quoted"; two\nlines.'

@@ -18,6 +18,7 @@ from metrics.statistics import (
     crossed_p,
     holm,
     paired_gain,
+    paired_gains,
     rank_bootstrap,
     rank_replicates,
     relative_gain,
@@ -154,6 +155,27 @@ def test_paired_gain_leaves_out_cases_absent_from_both_and_refuses_the_rest() ->
         paired_gain([0.5], [0.5, 0.6])
     with pytest.raises(ValueError, match="one value per case"):
         bootstrap_interval(np.zeros((2, 2)))
+
+
+def test_gains_tested_together_are_those_tested_alone() -> None:
+    rng = np.random.default_rng(11)
+    pairs = []
+    for shape in [(1, 7), (3, 7), (3, 20), (1, 60), (1, 1), (2, 2), *[(3, 20)] * 150]:
+        r = rng.uniform(0.2, 0.9, shape)
+        rs = r + rng.normal(0.02, 0.05, shape)
+        if len(pairs) % 5 == 1:
+            rs[:, : shape[1] // 2] = r[:, : shape[1] // 2] + 0.125  # ties
+        if len(pairs) % 7 == 1:
+            r[:, 0] = rs[:, 0] = np.nan  # absent
+        if len(pairs) % 11 == 1:
+            rs = r.copy()  # no gain anywhere
+        pairs.append((r, rs))
+    together = paired_gains(pairs, n_resamples=300)
+    for pair, gain in zip(pairs, together, strict=True):
+        np.testing.assert_equal(tuple(gain), tuple(paired_gain(*pair, n_resamples=300)))
+    backwards = paired_gains(pairs[::-1], n_resamples=300)[::-1]
+    np.testing.assert_equal(together, backwards)
+    assert paired_gains([]) == []
 
 
 def test_the_interval_of_a_gain_is_that_of_t() -> None:

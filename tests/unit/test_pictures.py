@@ -75,6 +75,11 @@ def out(tmp_path: Path) -> Path:
             if cell is LABEL:
                 np.save(fresh / "labels.npy", np.stack([box(3, i) for i in range(5)]))
             if cell in (REAL, BOTH):
+                top = 0.5 if cell is REAL else 0.7
+                curve = store.work(cell.key) / "fit.csv"
+                curve.write_text(
+                    f"step,name,value\n1,loss/all,2\n4,val/dice,.1\n8,val/dice,{top}\n"
+                )
                 maps = np.stack([box(1, i + (cell is BOTH)) for i in range(3)])
                 np.savez(
                     fresh / "predictions.npz", predictions=maps, ids=["case-0", "case-1", "case-2"]
@@ -125,6 +130,16 @@ def test_curves_are_read(out: Path, tmp_path: Path) -> None:
     curves = read(out, tmp_path).curves
     assert list(curves) == ["g: net"]
     assert list(curves["g: net"]["value"]) == [2, 1]
+
+
+def test_curves_of_segmenters_stand_by_arm_and_task(out: Path, tmp_path: Path) -> None:
+    curves = read(out, tmp_path).segmenter_curves
+    assert {arm: list(own) for arm, own in curves.items()} == {
+        "R": ["U-Net, t"],
+        "R+S, g": ["U-Net, t"],
+    }
+    assert list(curves["R+S, g"]["U-Net, t"]["value"]) == [0.1, 0.7]
+    assert list(curves["R"]["U-Net, t"]["step"]) == [4, 8]
 
 
 def test_a_report_needs_no_torch(out: Path) -> None:

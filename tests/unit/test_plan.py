@@ -148,6 +148,14 @@ def test_a_key_does_not_depend_on_the_order_of_a_mapping(
     assert read.key == Cell("fit", spec, needs).key
 
 
+@pytest.mark.parametrize("key", ["", "../" * 22, "A" * 64, "a" * 63])
+def test_a_key_that_is_none_is_not_believed(key: str) -> None:
+    """It names a folder; one that lies in a file may say anything."""
+    cell = Cell("fit", {"seed": 1})
+    assert Cell.from_json({**cell.to_json(), "key": key}).key == cell.key
+    assert Cell.from_json({**cell.to_json(), "key": "b" * 64}).key == "b" * 64, "as it was planned"
+
+
 @pytest.mark.parametrize(
     "elsewhere",
     [

@@ -166,3 +166,26 @@ def test_the_time_left_goes_by_the_steps_that_were_watched(
         clock[0] += 10
         watcher.step(step, 1000, {})
     assert watcher.note(cell("fit", 0), Reached(902, 1000)) == "16 min left"
+
+
+def test_the_time_left_of_a_run_falls_while_a_long_cell_works(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("bench.cli.progress.time.monotonic", lambda: clock[0])
+    cells = [cell("fit", i) for i in range(5)]
+    watcher = make_watcher(Console(file=io.StringIO()), cells, store)
+    watcher.started(cells[0])
+    assert math.isnan(watcher._left()), "nothing has ended yet"
+    clock[0] += 60
+    watcher.ended(cells[0], "done", "")
+    watcher.started(cells[1])
+    assert watcher._left() == 4 * 60
+    clock[0] += 9
+    watcher.step(1, 20, {})
+    clock[0] += 36
+    assert watcher._left() == 19 * 9 - 36 + 3 * 60, "as its first step took"
+    watcher.step(5, 20, {})
+    assert watcher._left() == 15 * 9 + 3 * 60
+    clock[0] += 1000
+    assert watcher._left() == 3 * 60, "it should have ended; the others have not begun"
