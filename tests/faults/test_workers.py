@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import finish, start
+from conftest import TOYS, finish, start
 from family import Family
 from toy_runs import Bench, attempts, cells, measured, statuses, tiny
 
@@ -107,6 +109,43 @@ def test_cells_that_go_wrong_are_told_and_the_rest_goes_on(
     assert known["segment toy-conv liver-only R+S toy-slow"][0] == "done"
     carried = [process for process in processes(out) if process not in before]
     assert len(carried) == len(set(carried)) > 5, "with a limit on memory, each its own"
+
+
+KEPT = """
+import os, signal, sys
+from bench.device import Device
+from bench.engine import child
+from bench.engine.order import Order
+
+if __name__ == "__main__":
+    out, key, plugin = sys.argv[1:]
+    device = Device(threads=1).model_dump(mode="json")
+    order = Order(out, key, device, (plugin,), again=True).to_json()
+    for fate in (None, signal.SIGKILL, signal.SIGTERM, None):
+        print(*child.carry_out(order), child._kept.process.pid)
+        if fate:
+            os.kill(child._kept.process.pid, fate)
+"""
+
+
+def test_a_process_that_dies_between_two_cells_costs_neither(out: Path, tmp_path: Path) -> None:
+    """A worker's process goes on to the next cell; killed or asked to stop while it has none, it is
+    replaced, and no cell counts as lost."""
+    script = tmp_path / "kept.py"
+    script.write_text(KEPT)
+    key = cells(out)["segment toy-conv liver-only R"].key
+    expected = Store(out).result(key)
+    command = [sys.executable, str(script), str(out), key, str(TOYS)]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    told = [line.split() for line in ran.stdout.splitlines()]
+    assert [ending for ending, _ in told] == ["done"] * 4
+    first, second, third, fourth = (process for _, process in told)
+    assert first == second
+    assert len({second, third, fourth}) == 3
+    again = Store(out).result(key)
+    assert expected is not None
+    assert again is not None
+    assert again["artefacts"] == expected["artefacts"], "its process had carried another"
 
 
 def test_what_a_plug_in_writes_over_is_found_and_made_anew(bench: Bench, out: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 from leaderboard_cases import Made, measured, named, row_of, two_by_two
 from matplotlib.figure import Figure
@@ -13,8 +14,9 @@ from bench.records import Record
 from leaderboard import Leaderboard, cost_tables
 from leaderboard.cases import largest_changes
 from leaderboard.figures import FIGURES
-from leaderboard.figures.canvas import pdf, png
+from leaderboard.figures.canvas import colour, pdf, png
 from leaderboard.figures.costs import costs_figure
+from leaderboard.figures.curves import curve_figure
 from leaderboard.figures.dice import dice_figure, gains_figure
 from leaderboard.figures.realism import fid_figure
 from leaderboard.figures.structures import structures_figure
@@ -187,3 +189,21 @@ def test_figures_of_equal_numbers_are_equal_files(
     full: Leaderboard, kind: Callable[[Figure], bytes]
 ) -> None:
     assert kind(fid_figure(full)) == kind(fid_figure(full))
+
+
+def test_one_legend_names_every_line_of_every_panel() -> None:
+    def curve(top: float) -> pd.DataFrame:
+        return pd.DataFrame({"step": [4, 8], "name": "val/dice", "value": [0.1, top]})
+
+    variants = {
+        "R": {"first": curve(0.4), "second": curve(0.5)},
+        "R+S, a": {},  # nothing of it is done
+        "R+S, b": {"second": curve(0.6)},
+    }
+    figure = curve_figure(variants, one_legend=True)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["R", "R+S, b"]
+    first, second = figure.axes[:2]
+    assert [line.get_color() for line in first.lines] == ["black"]
+    assert [line.get_color() for line in second.lines] == ["black", colour(1)]
+    assert second.get_ylabel() == "val/dice"

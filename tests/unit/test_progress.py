@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -189,3 +191,36 @@ def test_the_time_left_of_a_run_falls_while_a_long_cell_works(
     assert watcher._left() == 15 * 9 + 3 * 60
     clock[0] += 1000
     assert watcher._left() == 3 * 60, "it should have ended; the others have not begun"
+
+
+def test_cells_begin_and_end_while_a_thread_looks(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.cli.progress.SHOW_S", 0.0)
+    cells, failures, over = [cell("fit", i) for i in range(1500)], [], threading.Event()
+    watcher = Live(Console(file=io.StringIO(), width=90, force_terminal=True), cells, store)
+
+    def look() -> None:
+        try:
+            while not over.is_set():
+                for one in list(watcher.at_work.values()):
+                    watcher.moved(one, Reached(1, 9, {}))
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=look)
+    interval = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-6)
+        with watcher:
+            watcher.started(cells[-1])
+            thread.start()
+            for one in cells[:300]:
+                watcher.started(one)
+                watcher.ended(one, "done", "")
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert failures == []
+    assert watcher.done == 300
