@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.device import Device
+from bench.parent import die_with_parent
 from bench.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ TRAINING = {
 TIMEOUT = timedelta(hours=2)
 """Of one exchange: the others wait while the leader validates."""
 READY = "ready"
-_PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
@@ -173,9 +172,3 @@ def _take_part(
 
 def _silent(step: int, total: int, scalars: object) -> None:
     """The leader tells the progress."""
-
-
-def die_with_parent() -> None:
-    """Have the system kill this process when its parent dies."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -28,8 +28,8 @@ from bench.cells.memory import MB, own_mb
 from bench.disk import DiskRefused
 from bench.engine.between import Tidy
 from bench.engine.order import Ended, Limits, Order
+from bench.parent import die_with_parent
 from bench.store import Busy, Store
-from bench.together import die_with_parent
 
 POLL_S = 0.2
 GRACE_S = 20.0

@@ -2,11 +2,18 @@
 
 from importlib import import_module
 
-import lightning_fabric  # noqa: F401
-import monai.networks.nets  # noqa: F401
-import torch._dynamo  # noqa: F401  - optimisers import it at their first step
+from bench.parent import die_with_parent
 
-from bench.cells.execute import KINDS
+# First: the imports take longer than a worker whose driver was killed lives on.
+die_with_parent()
+for module in (
+    *("lightning_fabric", "monai.networks.nets"),
+    "torch._dynamo",  # optimisers import it at their first step
+    "bench.cells.execute",
+):
+    import_module(module)
+
+from bench.cells.execute import KINDS  # noqa: E402
 
 for place in sorted({place.split(":")[0] for place in KINDS.values()}):
     import_module(place)
