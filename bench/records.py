@@ -6,7 +6,8 @@ table of cells (`CELL_COLUMNS`). Empty strings stand where a column does not app
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
@@ -74,12 +75,12 @@ CELL_COLUMNS: tuple[str, ...] = tuple(CellRow.__annotations__)
 
 def records_frame(records: Iterable[Record]) -> pd.DataFrame:
     """The records as a pandas frame with every column of the schema, in its order."""
-    return _frame([dict(r) for r in records], RECORD_COLUMNS)
+    return _frame(records, RECORD_COLUMNS)
 
 
 def cells_frame(rows: Iterable[CellRow]) -> pd.DataFrame:
     """The planned cells as a pandas frame with every column of the schema, in its order."""
-    return _frame([dict(r) for r in rows], CELL_COLUMNS)
+    return _frame(rows, CELL_COLUMNS)
 
 
 def read_records(path: Any) -> pd.DataFrame:
@@ -91,18 +92,18 @@ def read_records(path: Any) -> pd.DataFrame:
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
 
 
-def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
+def _frame(rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
     import pandas as pd
 
-    unknown = {key for row in rows for key in row} - set(columns)
-    if unknown:
+    text = [c for c in columns if c not in _NUMERIC]
+    absent = {**dict.fromkeys(columns), "ratio": 0.0, "seed": 0, **dict.fromkeys(text, "")}
+    whole = [{**absent, **row} for row in rows]
+    if unknown := {key for row in whole if len(row) > len(columns) for key in row} - set(columns):
         raise ValueError(
             f"A record has the unknown columns {sorted(unknown)}; add them to the schema in "
             "bench/records.py."
         )
-    text = [c for c in columns if c not in _NUMERIC]
-    absent = {"ratio": 0.0, "seed": 0, **dict.fromkeys(text, "")}
-    values = {c: [row.get(c, absent.get(c)) for row in rows] for c in columns}
+    values = {c: list(map(itemgetter(c), whole)) for c in columns}
     frame = pd.DataFrame(values, columns=list(columns))
     frame[text] = frame[text].astype(object).fillna("").astype(str)
     return frame.fillna({"ratio": 0.0, "seed": 0})

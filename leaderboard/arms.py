@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -119,6 +119,16 @@ def pair(synthetic: Arm, real: Arm) -> Pairs:
         absent=int(absent.sum()),
         unpaired=int((~whole & ~absent).sum()),
     )
+
+
+def pair_all(arms: Mapping[Key, Arm]) -> dict[Key, Pairs]:
+    """Every arm that is done beside its baseline, where that is done too."""
+    compared = {key: key.baseline for key in arms if key.generator}
+    return {
+        key: pair(arms[key], arms[baseline])
+        for key, baseline in compared.items()
+        if baseline in arms and arms[key].done and arms[baseline].done
+    }
 
 
 def _of(arm: Arm, seeds: Sequence[int], cases: Sequence[str]) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from leaderboard.arms import read_arms
+from leaderboard.arms import pair_all, read_arms
 from leaderboard.cases import cases_frame
 from leaderboard.companions import companions_frame, structures_frame, volumes_frame
 from leaderboard.costs import costs_frame
@@ -32,7 +32,8 @@ def build(records: pd.DataFrame, cells: pd.DataFrame, info: RunInfo) -> Leaderbo
     inputs = read_inputs(records, cells)
     arms = read_arms(inputs)
     generators = generators_frame(inputs, info)
-    segmentation = segmentation_frame(inputs, arms, info)
+    pairs = pair_all(arms)
+    segmentation = segmentation_frame(inputs, arms, pairs, info)
     companions = companions_frame(inputs, info)
     fits = fits_frame(inputs, info)
     return Leaderboard(
@@ -43,8 +44,8 @@ def build(records: pd.DataFrame, cells: pd.DataFrame, info: RunInfo) -> Leaderbo
         not_measured=_not_measured(inputs),
         companions=companions,
         structures=structures_frame(companions),
-        ranks=ranks_frame(inputs, arms, generators, info),
-        doses=doses_frame(inputs, arms, info),
+        ranks=ranks_frame(inputs, arms, pairs, generators, info),
+        doses=doses_frame(inputs, arms, pairs, info),
         fits=fits,
         cases=cases_frame(inputs, info),
         costs=costs_frame(inputs, info, fits, generators, segmentation),

@@ -215,23 +215,27 @@ def _audit(
         groups.setdefault(tuple(name), []).append(Measured(value, plane, why))
     found = {name: fault(groups[name]) for name in sorted(groups)}
     missing = ("failed", "The cell is done and yet its records are missing; run it again.")
-    audited: list[dict[str, Any]] = []
     of_kind = cells[cells["kind"] == kind]
-    columns = {column: of_kind[column].tolist() for column in of_kind.columns}
-    for values in zip(*columns.values(), strict=True):
-        cell = dict(zip(columns, values, strict=True))
-        if cell["status"] == "done":
-            cell["status"], cell["reason"] = found.get(
-                tuple(cell[column] for column in key), missing
-            )
-        audited.append(cell)
-    planned = {tuple(cell[column] for column in key) for cell in audited}
+    planned = _keys(of_kind, key)
+    ends = [
+        found.get(name, missing) if status == "done" else (status, reason)
+        for name, status, reason in zip(
+            planned, of_kind["status"].tolist(), of_kind["reason"].tolist(), strict=True
+        )
+    ]
+    audited = of_kind.assign(
+        status=[status for status, _ in ends], reason=[reason for _, reason in ends]
+    )
+    known, added = set(planned), list[dict[str, Any]]()
     for values, (status, reason) in found.items():
-        if values not in planned:
+        if values not in known:
             row: dict[str, Any] = {**dict.fromkeys(CELL_COLUMNS, ""), "ratio": 0.0, "seconds": None}
             row |= zip(key, values, strict=True)
-            audited.append(row | {"kind": kind, "status": status, "reason": reason})
-    return pd.DataFrame(audited, columns=list(CELL_COLUMNS)).astype(_TYPES)
+            added.append(row | {"kind": kind, "status": status, "reason": reason})
+    if added:
+        more = pd.DataFrame(added, columns=list(CELL_COLUMNS))
+        audited = pd.concat([audited, more], ignore_index=True) if len(audited) else more
+    return audited[list(CELL_COLUMNS)].reset_index(drop=True).astype(_TYPES)
 
 
 class Measured(NamedTuple):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from leaderboard.arms import Arm, Key, Pairs, pair
+from leaderboard.arms import Key, Pairs
 from leaderboard.inputs import Inputs, generators_in_order, in_order
 from leaderboard.model import DOSE_COLUMNS, RANK_COLUMNS, REAL, RunInfo
 from leaderboard.names import controls_of
@@ -16,7 +16,11 @@ from metrics.statistics import Ranks, paired_gain, rank_bootstrap, rank_replicat
 
 
 def ranks_frame(
-    inputs: Inputs, arms: Mapping[Key, Arm], generators: pd.DataFrame, info: RunInfo
+    inputs: Inputs,
+    arms: Collection[Key],
+    pairs: Mapping[Key, Pairs],
+    generators: pd.DataFrame,
+    info: RunInfo,
 ) -> pd.DataFrame:
     """Ranks by average FID and by gain in Dice on each task: `RANK_COLUMNS`.
 
@@ -25,12 +29,14 @@ def ranks_frame(
     """
     rows = _by_fid(inputs, generators, info)
     for task in in_order(info.tasks, inputs.segment_cells["task"]):
-        rows += _by_gain(arms, task, info)
+        rows += _by_gain(arms, pairs, task, info)
     frame = pd.DataFrame(rows, columns=list(RANK_COLUMNS))
     return frame.astype({"n_cases": "Int64", "n_seeds": "Int64"})
 
 
-def doses_frame(inputs: Inputs, arms: Mapping[Key, Arm], info: RunInfo) -> pd.DataFrame:
+def doses_frame(
+    inputs: Inputs, arms: Collection[Key], pairs: Mapping[Key, Pairs], info: RunInfo
+) -> pd.DataFrame:
     """Gain of every arm over R, mean over the segmenters: `DOSE_COLUMNS`.
 
     Empty where a run has no other dose than the paper's.
@@ -38,7 +44,7 @@ def doses_frame(inputs: Inputs, arms: Mapping[Key, Arm], info: RunInfo) -> pd.Da
     doses = dict.fromkeys(key._replace(segmenter="") for key in arms if key.generator)
     rows = []
     if any((key.arm, key.real, key.ratio) != ("R+S", "all", 1.0) for key in doses):
-        rows = [row for key in doses for row in _dose(arms, key)]
+        rows = [row for key in doses for row in _dose(arms, pairs, key)]
     frame = pd.DataFrame(rows, columns=list(DOSE_COLUMNS))
     order = {
         "generator": generators_in_order(info, frame["generator"]),
@@ -77,13 +83,15 @@ def _by_fid(inputs: Inputs, generators: pd.DataFrame, info: RunInfo) -> list[dic
     return _rows("fid", "", list(values), names, ranks, sizes)
 
 
-def _by_gain(arms: Mapping[Key, Arm], task: str, info: RunInfo) -> list[dict[str, object]]:
+def _by_gain(
+    arms: Collection[Key], pairs: Mapping[Key, Pairs], task: str, info: RunInfo
+) -> list[dict[str, object]]:
     keys = [k for k in arms if k.task == task and k[3:] == ("R+S", "all", 1.0)]
     names = generators_in_order(info, (k.generator for k in keys))
-    gains = {}
+    segmenters, gains = sorted({k.segmenter for k in keys}), {}
     for name in names:
         key = Key(name, "", task, "R+S", "all", 1.0)
-        found = _mean_gain(arms, key, sorted({k.segmenter for k in keys}))
+        found = _mean_gain(pairs, key, segmenters)
         if found is not None and found.size:
             gains[name] = found
     names = _competing([name for name in names if name in gains], info)
@@ -100,20 +108,19 @@ def _by_gain(arms: Mapping[Key, Arm], task: str, info: RunInfo) -> list[dict[str
     return _rows("dice_gain", task, values, names, rank_bootstrap(scores), sizes)
 
 
-def _mean_gain(arms: Mapping[Key, Arm], key: Key, segmenters: Sequence[str]) -> pd.DataFrame | None:
+def _mean_gain(
+    pairs: Mapping[Key, Pairs], key: Key, segmenters: Sequence[str]
+) -> pd.DataFrame | None:
     """Gains of an arm, seeds down and cases across, mean over the segmenters; None with a hole."""
     found: list[Pairs] = []
     for segmenter in segmenters:
-        own = key._replace(segmenter=segmenter)
-        arm, real = arms.get(own), arms.get(own.baseline)
-        if arm is None or real is None or not (arm.done and real.done):
+        own = pairs.get(key._replace(segmenter=segmenter))
+        if own is None:
             return None
-        found.append(pair(arm, real))
-    seeds = sorted(set.intersection(*(set(pairs.seeds) for pairs in found)))
-    cases = sorted(set.intersection(*(set(pairs.cases) for pairs in found)))
-    total = sum(
-        (_gains(pairs, seeds, cases) for pairs in found), np.zeros((len(seeds), len(cases)))
-    )
+        found.append(own)
+    seeds = sorted(set.intersection(*(set(own.seeds) for own in found)))
+    cases = sorted(set.intersection(*(set(own.cases) for own in found)))
+    total = sum((_gains(own, seeds, cases) for own in found), np.zeros((len(seeds), len(cases))))
     return pd.DataFrame(total / len(found), index=seeds, columns=cases)
 
 
@@ -125,9 +132,9 @@ def _gains(pairs: Pairs, seeds: Sequence[int], cases: Sequence[str]) -> NDArray[
     return gains
 
 
-def _dose(arms: Mapping[Key, Arm], key: Key) -> list[dict[str, object]]:
+def _dose(arms: Collection[Key], pairs: Mapping[Key, Pairs], key: Key) -> list[dict[str, object]]:
     segmenters = sorted({k.segmenter for k in arms if k._replace(segmenter="") == key})
-    gains = _mean_gain(arms, key, segmenters)
+    gains = _mean_gain(pairs, key, segmenters)
     if gains is None or not gains.size:
         return []
     gain = paired_gain(np.zeros(gains.shape), gains.to_numpy())

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from leaderboard.arms import Arm, Key, Pairs, pair
+from leaderboard.arms import Arm, Key, Pairs
 from leaderboard.inputs import Inputs, generators_in_order, in_order, outcome
 from leaderboard.model import OVERALL_COLUMNS, SEGMENTATION_COLUMNS, RunInfo
 from leaderboard.names import controls_of
@@ -19,15 +19,18 @@ NAN = float("nan")
 LEVEL = 0.05
 
 
-def segmentation_frame(inputs: Inputs, arms: Mapping[Key, Arm], info: RunInfo) -> pd.DataFrame:
+def segmentation_frame(
+    inputs: Inputs, arms: Mapping[Key, Arm], pairs: Mapping[Key, Pairs], info: RunInfo
+) -> pd.DataFrame:
     """A row per generator, segmenter, task and dose: `SEGMENTATION_COLUMNS`.
 
     R+S is compared with the arm R of as many real cases, and S with the R of all of them. An arm
     R that nothing is compared with has a row of its own, without a generator.
     """
     compared = {key: key.baseline for key in arms if key.generator}
-    alone = [key for key in arms if not key.generator and key not in compared.values()]
-    gains = _gains(arms, compared)
+    baselines = set(compared.values())
+    alone = [key for key in arms if not key.generator and key not in baselines]
+    gains = _gains(pairs)
     rows = [
         _row(key, arms[key], arms.get(baseline), gains.get(key))
         for key, baseline in compared.items()
@@ -77,15 +80,8 @@ def is_main(segmentation: pd.DataFrame) -> pd.Series[bool]:
     return (segmentation["real"] == "all") & (paper | (segmentation["arm"] == "R"))
 
 
-def _gains(
-    arms: Mapping[Key, Arm], compared: Mapping[Key, Key]
-) -> dict[Key, tuple[Pairs, PairedGain]]:
-    """The paired gain of every arm that is done over its baseline, where that is done too."""
-    pairs = {
-        key: pair(arms[key], arms[baseline])
-        for key, baseline in compared.items()
-        if baseline in arms and arms[key].done and arms[baseline].done
-    }
+def _gains(pairs: Mapping[Key, Pairs]) -> dict[Key, tuple[Pairs, PairedGain]]:
+    """The paired gain of every arm that has pairs."""
     nothing = PairedGain(NAN, NO_INTERVAL, 0, NAN)
     shared = {key: (own.r, own.rs) for key, own in pairs.items() if own.seeds}
     gains = dict(zip(shared, paired_gains(shared.values()), strict=True))
