@@ -141,19 +141,19 @@ def test_a_kill_costs_no_finished_cell(
 
 
 @pytest.mark.long
-def test_fifty_kills_cost_no_finished_cell(
-    undisturbed: tuple[Path, dict[str, float]], tmp_path: Path
+@pytest.mark.parametrize("n", range(50))
+def test_of_fifty_kills_none_costs_a_finished_cell(
+    undisturbed: tuple[Path, dict[str, float]], tmp_path: Path, n: int
 ) -> None:
+    """At any moment: also while processes start, and when the run has ended."""
     calm, seconds = undisturbed
-    chance = random.Random(50)
-    for n in range(50):
-        engine, target = PAIRS[n % len(PAIRS)]
-        moment = chance.uniform(0.0, 1.1 * seconds[engine])
-        out = tmp_path / f"out-{n}"
-        killed = disturb_and_finish(out, engine, target, moment, chance)
-        print(f"{n}: {engine}, {target} after {moment:.2f} s: {killed}", flush=True)
-        agree(out, calm)
-        shutil.rmtree(out)
+    engine, target = PAIRS[n % len(PAIRS)]
+    chance = random.Random(f"kill {n}")
+    moment, out = chance.uniform(0.0, 1.1 * seconds[engine]), tmp_path / "out"
+    killed = disturb_and_finish(out, engine, target, moment, chance)
+    print(f"{n}: {engine}, {target} after {moment:.2f} s: {killed}", flush=True)
+    agree(out, calm)
+    shutil.rmtree(out)
 
 
 @pytest.mark.slow
