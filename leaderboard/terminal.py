@@ -24,21 +24,24 @@ _PADDING = 3  # a border and a space on either side of a column
 def terminal_tables(leaderboard: Leaderboard, width: int | None = None) -> list[RichTable]:
     """Table 1, what was found of memorisation and labels, then Table 2 block by block.
 
-    A block too wide is split between its tasks; of very many blocks the page has the rest. It also
-    says what the brief tables mean.
+    A table too wide is split between its columns, a block between its tasks. The page has the rest
+    of very many blocks, and says what the brief tables mean.
 
     Args:
         leaderboard: what `leaderboard.build` returned.
         width: columns of the terminal; by default those of the one in use.
     """
     width = width or Console().width
-    shown = [tables.realism(leaderboard)] if len(leaderboard.generators) else []
+    shown: list[TextTable] = []
+    if len(leaderboard.generators):
+        shown += _split(tables.realism(leaderboard), width)
     for content in (
         companion_tables.memorisation(leaderboard),
         companion_tables.task_memorisation(leaderboard),
         label_tables.labels(leaderboard),
     ):
-        shown += [replace(content, notes=())] * bool(content.rows)
+        if content.rows:
+            shown += _split(replace(content, notes=()), width)
     blocks = tables.segmentation(leaderboard)
     for block in blocks[:MOST_BLOCKS]:
         title = f"Table 2. Dice of R and R+S: {block.title}"

@@ -318,7 +318,7 @@ def test_without_segmenters_or_generators_a_sentence_stands_for_the_table() -> N
     made = two_by_two()
     only = Made([r for r in made.records if r["kind"] == "score"], made.cells[:3])
     assert "No segmenter was asked for" in page(only.board())
-    assert len(terminal_tables(only.board(), 80)) == 1
+    assert len(terminal_tables(only.board(), 200)) == 1
 
     real = Made()
     real.dice({"a": 0.5, "b": NAN})
