@@ -16,8 +16,8 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache, cached_property
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -77,7 +77,8 @@ class Registry(Generic[T]):
         found: dict[str, EntryPoint] = {}
         groups = (self.group, *([self.controls] if self.controls else []))
         for entry in (entry for group in groups for entry in entry_points(group=group)):
-            self._refuse_name(entry.name, f"{_distribution(entry)} ({entry.value})")
+            if self.name_fault(entry.name):  # to name a distribution takes a look at its files
+                self._refuse_name(entry.name, f"{_distribution(entry)} ({entry.value})")
             known = found.get(entry.name)
             if known is not None and (known.value, known.group) != (entry.value, entry.group):
                 raise InputError(
@@ -234,7 +235,13 @@ def _identity(plugin: Any) -> tuple[str, str]:
 
 
 def _distribution(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unnamed distribution"
+    return _told(entry.dist) if entry.dist else "an unnamed distribution"
+
+
+@cache
+def _told(distribution: Distribution) -> str:
+    """Name and version: kept, since each look parses the distribution's metadata."""
+    return f"{distribution.name} {distribution.version}"
 
 
 def _docstring(path: Path, attribute: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,3 +104,21 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+ORDINARY_S = 0.03
+"""In which an ordinary core adds up a million numbers in Python."""
+
+
+@pytest.fixture(scope="session")
+def slowness() -> float:
+    """How many times longer this core takes than an ordinary one, for which limits of time are; 1
+    if it is no slower."""
+    return max(1.0, min(_adding_s() for _ in range(7)) / ORDINARY_S)
+
+
+def _adding_s() -> float:
+    start, total = time.process_time(), 0
+    for n in range(1_000_000):
+        total += n
+    return time.process_time() - start

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
+from bench import own_yaml
 from bench.errors import InputError, nearest
 from bench.generator import Frozen
 
@@ -47,4 +47,4 @@ def ready_text(name: str) -> str:
 
 def read_ready(name: str) -> Ready:
     """A ready data set."""
-    return Ready.model_validate(yaml.safe_load(ready_text(name)))
+    return Ready.model_validate(own_yaml.parse(ready_text(name)))

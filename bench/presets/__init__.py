@@ -18,10 +18,10 @@ def preset_names() -> list[str]:
 
 def read_preset(name: str) -> dict[str, Any]:
     """A preset's values; InputError with the nearest names if there is none."""
-    import yaml
+    from bench import own_yaml
 
     if name not in preset_names():
         raise InputError(f"There is no preset {name!r}: {nearest(name, preset_names())}")
-    values: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    values = own_yaml.parse((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     values.pop("shared", None)  # YAML anchors that several plug-ins refer to
     return {**values, "preset": name}

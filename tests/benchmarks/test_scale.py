@@ -39,7 +39,7 @@ print(json.dumps(told))
 """
 
 
-def test_forty_thousand_cells_are_planned_in_ten_seconds_and_500_mb() -> None:
+def test_forty_thousand_cells_are_planned_in_ten_seconds_and_500_mb(slowness: float) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", PLANNING, str(Path(__file__).parent)],
         check=True,
@@ -49,11 +49,13 @@ def test_forty_thousand_cells_are_planned_in_ten_seconds_and_500_mb() -> None:
     told = json.loads(ran.stdout)
     print(told)
     assert told["cells"] == told["keys"] > 40_000
-    assert told["seconds"] < 10
+    assert told["seconds"] < 10 * slowness
     assert told["memory_mb"] < 500
 
 
-def test_the_store_costs_a_cell_less_than_20_ms(benchmark: Any, tmp_path: Path) -> None:
+def test_the_store_costs_a_cell_less_than_20_ms(
+    benchmark: Any, slowness: float, tmp_path: Path
+) -> None:
     """Processor time of all that is not the cell's own work; a disk's own waits come on top."""
     benchmark._timer = time.thread_time
     store, numbers = Store(tmp_path), iter(range(10**6))
@@ -72,11 +74,13 @@ def test_the_store_costs_a_cell_less_than_20_ms(benchmark: Any, tmp_path: Path) 
         assert store.status(cell.key)[0] == "done"
 
     benchmark.pedantic(one_cell, rounds=50, warmup_rounds=5)
-    assert np.median(benchmark.stats.stats.data) < 0.020
+    assert np.median(benchmark.stats.stats.data) < 0.020 * slowness
 
 
 @pytest.mark.long
-def test_status_and_report_of_forty_thousand_cells_take_ten_seconds(tmp_path: Path) -> None:
+def test_status_and_report_of_forty_thousand_cells_take_ten_seconds(
+    slowness: float, tmp_path: Path
+) -> None:
     """The commands as they are typed, from the start of the process to its end."""
     from large_plan import fill, plan, register
 
@@ -91,9 +95,9 @@ def test_status_and_report_of_forty_thousand_cells_take_ten_seconds(tmp_path: Pa
     assert json.loads(told)["done"] == len(planned.cells) > 40_000
     told, report_s = spent("report", "--no-pictures", store.out)
     assert "76 more blocks of Table 2 are on the page" in told.replace("\n", " ")
-    print({"status_s": status_s, "report_s": report_s, "cells": len(planned.cells)})
-    assert status_s < 10
-    assert report_s < 10
+    print({"status_s": status_s, "report_s": report_s, "slowness": slowness})
+    assert status_s < 10 * slowness
+    assert report_s < 10 * slowness
 
 
 def spent(*arguments: object) -> tuple[str, float]:
