@@ -8,7 +8,13 @@ import yaml
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The mapping that such a text holds, by libyaml where PyYAML has it: ten times sooner."""
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    values: dict[str, Any] = yaml.load(text, Loader=loader)
+    """The mapping that such a text holds, by libyaml where PyYAML has it: ten times sooner.
+
+    The safe loader either way, as `yaml.safe_load`: plain values, nothing that runs.
+    """
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        values: dict[str, Any] = loader.get_single_data()
+    finally:
+        loader.dispose()
     return values
