@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.config import RunConfig
 from bench.datasets.tasks import Task
@@ -24,8 +24,7 @@ KEY_VERSION = 2
 """Part of every key: raise it when a cell's meaning changes, and old results are not reused."""
 
 
-@dataclass(frozen=True)
-class Tags:
+class Tags(NamedTuple):
     """What a cell stands for in the tables; never part of its key."""
 
     generator: str = ""
@@ -82,7 +81,7 @@ class Cell:
             "kind": self.kind,
             "spec": dict(self.spec),
             "needs": dict(self.needs),
-            "tags": dict(vars(self.tags)),
+            "tags": self.tags._asdict(),
             "extra": dict(self.extra),
             "version": KEY_VERSION,  # of the key
             "key": self.key,

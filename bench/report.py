@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.disk import writing
 from bench.engine.schedule import settled
 from bench.pictures import read_pictures
-from bench.records import CellRow, Record, cells_frame, records_frame
+from bench.records import CellRow, Record, cells_frame, joined_frame, records_csv
 from bench.runs import StoredRun, data_facts, difference, differences
 from bench.sealed import write_atomic
 
@@ -36,7 +36,7 @@ def report(runs: Sequence[StoredRun], out: Path, pictures: bool = True) -> Leade
     folder = out / "leaderboard"
     with writing(out):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / "records.csv", records.to_csv(index=False))
+        write_atomic(out / "records.csv", records_csv(records))
         shown = read_pictures(runs, board.cases, folder) if pictures else leaderboard.NO_PICTURES
         leaderboard.write(board, folder, shown)
     return board
@@ -52,12 +52,9 @@ def read_board(runs: Sequence[StoredRun]) -> tuple[pd.DataFrame, Leaderboard]:
 
 def frames(runs: Sequence[StoredRun]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every record of the runs, and how every cell stands."""
-    records: list[Record] = []
-    rows: list[CellRow] = []
-    for run in runs:
-        records += collect(run)
-        rows += cell_rows(run)
-    return records_frame(records), cells_frame(rows)
+    records = [cell for run in runs for cell in collect(run)]
+    rows = [row for run in runs for row in cell_rows(run)]
+    return joined_frame(records), cells_frame(rows)
 
 
 def comparison(before: StoredRun, after: StoredRun) -> Page:
@@ -70,10 +67,10 @@ def comparison(before: StoredRun, after: StoredRun) -> Page:
     return compare(one, other, settings, data)
 
 
-def collect(stored: StoredRun) -> list[Record]:
-    """Every record of the run's finished cells, with what the cell stands for."""
-    run, records = stored.run, []
-    config = run["config"]
+def collect(stored: StoredRun) -> Iterator[tuple[Record, list[Record]]]:
+    """Of each finished cell of the run what it stands for, and its records."""
+    run, config = stored.run, stored.run["config"]
+    grid = "x".join(map(str, config["data"]["grid"]))
     for cell in stored.cells:
         result = stored.results.get(cell.key)
         if result is None:
@@ -84,7 +81,7 @@ def collect(stored: StoredRun) -> list[Record]:
             kind=cell.kind,
             dataset=run["data"]["name"],
             preset=config["preset"],
-            grid="x".join(map(str, config["data"]["grid"])),
+            grid=grid,
             seed=tags.seed,
             generator=stored.shown(cell),
             stage=tags.stage,
@@ -97,8 +94,7 @@ def collect(stored: StoredRun) -> list[Record]:
             device=result["environment"]["device"],
             seconds=result["seconds"],
         )
-        records += [Record(**{**common, **record}) for record in result["records"]]
-    return records
+        yield common, result["records"]
 
 
 def cell_rows(stored: StoredRun) -> list[CellRow]:

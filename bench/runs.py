@@ -65,7 +65,7 @@ class StoredRun:
 
     def stands_for(self, cell: Cell) -> tuple[str, Tags]:
         """What a cell is in the tables: no two runs may give the same."""
-        return cell.kind, replace(cell.tags, generator=self.shown(cell))
+        return cell.kind, cell.tags._replace(generator=self.shown(cell))
 
 
 def read_run(out: Path) -> dict[str, Any]:

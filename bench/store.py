@@ -117,7 +117,7 @@ class Store:
 
         DiskRefused if the disk does not say.
         """
-        path = self._result(key)
+        path = f"{self._cells}/{key[:20]}/result.json"
         try:
             result = read_sealed(path)
         except BrokenSeal as error:
@@ -125,11 +125,11 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None, ""
         except OSError as error:
-            raise refused(path, error) from error
+            raise refused(Path(path), error) from error
         return (result if result["version"] == RESULT_VERSION else None), ""
 
     def _result(self, key: str) -> Path:
-        return Path(f"{self._cells}/{key[:20]}/result.json")
+        return self.folder(key) / "result.json"
 
     def is_done(self, key: str) -> bool:
         return self.result(key) is not None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from itertools import compress
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leaderboard.inputs import ARM_KEY, CellEnd, Inputs, ends_by
+from leaderboard.inputs import ARM_KEY, CellEnd, Inputs, ends_by, outcome
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +34,15 @@ class Key(NamedTuple):
         return self._replace(generator="", arm="R", real=real, ratio=0.0)
 
 
+class Means(NamedTuple):
+    """What a table of Dice, seeds down and cases across, comes to."""
+
+    by_seed: tuple[float, ...]  # mean over the cases that have a value; nan where a seed has none
+    mean: float  # over seeds; nan when one of them left a hole
+    spread: float  # standard deviation over seeds; nan with one seed
+    whole: bool  # a value of every case and seed
+
+
 @dataclass(frozen=True)
 class Arm:
     """Dice of one arm and how its cells ended."""
@@ -40,26 +51,21 @@ class Arm:
     seeds: tuple[int, ...]  # planned
     cases: tuple[str, ...]
     cells: tuple[CellEnd, ...]
+    means: Means
 
     @cached_property
-    def by_seed(self) -> Floats:
-        """Mean over the cases that have a value, (n_seeds,); nan for a seed that left a hole."""
-        present = ~np.isnan(self.dice)
-        counts = present.sum(axis=1)
-        sums = np.where(present, self.dice, 0.0).sum(axis=1)
-        mean = np.full(len(sums), np.nan)
-        np.divide(sums, counts, out=mean, where=counts > 0)
-        return mean
+    def measured_seeds(self) -> frozenset[int]:
+        """Those that left no hole."""
+        return frozenset(
+            seed
+            for seed, mean in zip(self.seeds, self.means.by_seed, strict=True)
+            if not math.isnan(mean)
+        )
 
     @cached_property
-    def mean(self) -> float:
-        """Mean over seeds; nan when one of them left a hole."""
-        return float(self.by_seed.mean()) if self.seeds else float("nan")
-
-    @cached_property
-    def spread(self) -> float:
-        """Standard deviation over seeds; nan with one seed."""
-        return float(self.by_seed.std(ddof=1)) if len(self.seeds) > 1 else float("nan")
+    def outcome(self) -> tuple[str, str]:
+        """Status of its cells taken together, and why."""
+        return outcome(self.cells)
 
     @cached_property
     def done(self) -> bool:
@@ -85,13 +91,19 @@ def read_arms(inputs: Inputs) -> dict[Key, Arm]:
     columns = [*ARM_KEY, "seed", "case", "value"]
     for *key, seed, case, value in zip(*(inputs.dice[c].tolist() for c in columns), strict=True):
         measured.setdefault(tuple(key), []).append((seed, case, value))
+    ends = ends_by(inputs.segment_cells, ARM_KEY)
+    tables = [_table(measured.get(key, []), cells) for key, cells in ends.items()]
+    every = _means([dice for dice, _, _ in tables])
     return {
-        Key(*key): _arm(measured.get(key, []), cells)
-        for key, cells in ends_by(inputs.segment_cells, ARM_KEY).items()
+        Key(*key): Arm(*table, tuple(cells), mean)
+        for (key, cells), table, mean in zip(ends.items(), tables, every, strict=True)
     }
 
 
-def _arm(measured: Sequence[tuple[int, str, float]], cells: Sequence[CellEnd]) -> Arm:
+def _table(
+    measured: Sequence[tuple[int, str, float]], cells: Sequence[CellEnd]
+) -> tuple[Floats, tuple[int, ...], tuple[str, ...]]:
+    """Dice of an arm, its seeds down and its cases across, and these."""
     seeds = sorted({cell.seed for cell in cells})
     cases = sorted({case for _, case, _ in measured})
     row = {seed: n for n, seed in enumerate(seeds)}
@@ -99,13 +111,40 @@ def _arm(measured: Sequence[tuple[int, str, float]], cells: Sequence[CellEnd]) -
     dice = np.full((len(seeds), len(cases)), np.nan)
     for seed, case, value in measured:
         dice[row[seed], column[case]] = value
-    return Arm(dice, tuple(seeds), tuple(cases), tuple(cells))
+    return dice, tuple(seeds), tuple(cases)
+
+
+def _means(tables: Sequence[Floats]) -> list[Means]:
+    """Of each table of Dice; those of one shape are reckoned together."""
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place, table in enumerate(tables):
+        places.setdefault(table.shape, []).append(place)
+    found: list[Any] = [None] * len(tables)
+    for (n_seeds, _), own in places.items():
+        dice = np.stack([tables[place] for place in own])
+        present = ~np.isnan(dice)
+        counts = present.sum(axis=2)
+        by_seed = np.full(counts.shape, np.nan)
+        sums = np.where(present, dice, 0.0).sum(axis=2)
+        np.divide(sums, counts, out=by_seed, where=counts > 0)
+        nothing = np.full(len(own), np.nan)
+        mean = by_seed.mean(axis=1) if n_seeds else nothing
+        spread = by_seed.std(axis=1, ddof=1) if n_seeds > 1 else nothing
+        for n, place in enumerate(own):
+            each = tuple(by_seed[n].tolist())
+            found[place] = Means(each, float(mean[n]), float(spread[n]), bool(present[n].all()))
+    return found
 
 
 def pair(synthetic: Arm, real: Arm) -> Pairs:
     """The two arms case by case, over the seeds that both have."""
-    seeds = sorted(set(synthetic.seeds) & set(real.seeds))
-    cases = sorted(set(synthetic.cases) | set(real.cases))
+    seeds, cases = synthetic.seeds, synthetic.cases
+    if (seeds, cases) == (real.seeds, real.cases):
+        if seeds and synthetic.means.whole and real.means.whole:
+            return Pairs(real.dice, synthetic.dice, cases, seeds, unshared=(), absent=0, unpaired=0)
+    else:
+        seeds = tuple(sorted({*synthetic.seeds} & {*real.seeds}))
+        cases = tuple(sorted({*synthetic.cases} | {*real.cases}))
     rs, r = (_of(arm, seeds, cases) for arm in (synthetic, real))
     present = ~np.isnan(np.concatenate([rs, r]))
     whole = present.all(axis=0) & bool(seeds)
@@ -113,8 +152,8 @@ def pair(synthetic: Arm, real: Arm) -> Pairs:
     return Pairs(
         r=r[:, whole],
         rs=rs[:, whole],
-        cases=tuple(case for case, kept in zip(cases, whole, strict=True) if kept),
-        seeds=tuple(seeds),
+        cases=tuple(compress(cases, whole.tolist())),
+        seeds=seeds,
         unshared=tuple(sorted(set(synthetic.seeds) ^ set(real.seeds))),
         absent=int(absent.sum()),
         unpaired=int((~whole & ~absent).sum()),
@@ -131,9 +170,9 @@ def pair_all(arms: Mapping[Key, Arm]) -> dict[Key, Pairs]:
     }
 
 
-def _of(arm: Arm, seeds: Sequence[int], cases: Sequence[str]) -> Floats:
+def _of(arm: Arm, seeds: tuple[int, ...], cases: tuple[str, ...]) -> Floats:
     """An arm's Dice at some of its seeds, (n_seeds, n_cases); nan at cases that it lacks."""
-    if arm.seeds == tuple(seeds) and arm.cases == tuple(cases):
+    if (arm.seeds, arm.cases) == (seeds, cases):
         return arm.dice
     values = np.full((len(seeds), len(cases)), np.nan)
     at = {case: n for n, case in enumerate(cases)}

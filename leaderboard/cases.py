@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from leaderboard.inputs import Inputs, generators_in_order, in_order
+from leaderboard.inputs import Inputs, generators_in_order, in_order, places
 from leaderboard.model import CASE_COLUMNS, RunInfo
 
 _PAIRED = ["segmenter", "task", "seed", "case"]
@@ -24,11 +24,8 @@ def cases_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
         "segmenter": in_order(info.segmenters, inputs.segment_cells["segmenter"]),
         "task": in_order(info.tasks, inputs.segment_cells["task"]),
     }
-    places = {
-        column: frame[column].map({name: place for place, name in enumerate(names)})
-        for column, names in order.items()
-    }
-    ranks = frame.assign(**places)
+    keys = {column: places(frame[column], names) for column, names in order.items()}
+    ranks = frame.assign(**keys)
     index = ranks.sort_values([*order, "seed", "case"], kind="stable").index
     ordered: pd.DataFrame = frame.loc[index, list(CASE_COLUMNS)].reset_index(drop=True)
     return ordered

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from leaderboard.inputs import ARM_KEY, Inputs, generators_in_order, in_order
+from leaderboard.inputs import ARM_KEY, Inputs, generators_in_order, in_order, places
 from leaderboard.model import (
     COMPANION_COLUMNS,
     REAL,
@@ -37,7 +37,7 @@ def companions_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
     tasks = in_order(info.tasks, sorted(frame["task"]))
     kinds = in_order(["score", "task-score"], inputs.scores["kind"], ["segment"])
     names = {"kind": kinds, "generator": generators, "task": tasks, "segmenter": segmenters}
-    ranks = frame.assign(**{column: frame[column].map(n.index) for column, n in names.items()})
+    ranks = frame.assign(**{column: places(frame[column], n) for column, n in names.items()})
     order = ranks.sort_values([*names, "arm", "plane", "label"], kind="stable").index
     return frame.loc[order].reset_index(drop=True)
 

@@ -147,8 +147,8 @@ def _dice(before: Inputs, after: Inputs, names: tuple[str, ...]) -> Iterable[Blo
                 one_line(key.task),
                 f"{key.arm}{dose}",
                 shown_name(key.generator) if key.generator else MISSING,
-                number(one.mean, 4),
-                number(other.mean, 4),
+                number(one.means.mean, 4),
+                number(other.means.mean, 4),
                 signed_interval(gain.mean, gain.interval.low, gain.interval.high),
                 str(gain.n),
             )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import pandas as pd
 
 from leaderboard.fits import SAMPLING
@@ -32,34 +35,43 @@ def costs_frame(
     fid = generators.set_index("generator")["fid_average"].to_dict()
     names = [str(name) for name in fid if name not in controls_of(info) | {REAL}]
     made = inputs.records[inputs.records["kind"].isin(["fit", "sample"])]
-    rows = [_generator(name, fits, made, fid[name]) for name in names]
+    own, used = dict(iter(fits.groupby("generator"))), _devices_by(made, "generator")
+    rows = [
+        _generator(name, own.get(name, fits.head(0)), used.get(name, ""), fid[name])
+        for name in names
+    ]
     arms = _trainings(inputs)
+    used = _devices_by(arms, "segmenter")
     main = segmentation[is_main(segmentation)].drop_duplicates(["segmenter", "task"])
     for name in in_order(info.segmenters, arms["segmenter"]):
         quality = main.loc[main["segmenter"] == name, "dice_r"].mean(skipna=False)
-        rows.append(_segmenter(name, arms[arms["segmenter"] == name], quality))
+        rows.append(_segmenter(name, arms[arms["segmenter"] == name], used[name], quality))
     return pd.DataFrame(rows, columns=list(COST_COLUMNS))
 
 
-def _generator(
-    name: str, fits: pd.DataFrame, records: pd.DataFrame, fid: float
-) -> dict[str, object]:
-    own = fits[(fits["generator"] == name) & (fits["label"] == "")]
-    trained = own[own["stage"] != SAMPLING]
-    used = records[records["generator"] == name]
+def _generator(name: str, fits: pd.DataFrame, devices: str, fid: float) -> dict[str, object]:
+    columns = (fits[column].tolist() for column in ("stage", "metric", "label", "value"))
+    found: dict[tuple[str, bool], list[float]] = {}  # by metric and whether it is of training
+    for stage, metric, label, value in zip(*columns, strict=True):
+        if label == "" and not math.isnan(value):
+            found.setdefault((metric, stage != SAMPLING), []).append(value)
+
+    def each(metric: str) -> list[float]:
+        return [value for trained in (True, False) for value in found.get((metric, trained), [])]
+
     return {
         "kind": GENERATOR,
         "name": name,
-        "hours": _sum(trained, "seconds") / 3600,
-        "seconds_per_volume": _sum(own, "seconds_per_volume"),
-        "peak_gib": own.loc[own["metric"] == "peak_memory_mb", "value"].max() / 1024,
-        "millions": _sum(trained, "parameters") / 1e6,
+        "hours": _sum(found.get(("seconds", True), [])) / 3600,
+        "seconds_per_volume": _sum(each("seconds_per_volume")),
+        "peak_gib": max(each("peak_memory_mb"), default=NAN) / 1024,
+        "millions": _sum(found.get(("parameters", True), [])) / 1e6,
         "quality": fid,
-        "devices": _devices(used),
+        "devices": devices,
     }
 
 
-def _segmenter(name: str, rows: pd.DataFrame, dice: float) -> dict[str, object]:
+def _segmenter(name: str, rows: pd.DataFrame, devices: str, dice: float) -> dict[str, object]:
     values = rows.groupby("metric")["value"]
     mean, most = values.mean(), values.max()
     return {
@@ -70,7 +82,7 @@ def _segmenter(name: str, rows: pd.DataFrame, dice: float) -> dict[str, object]:
         "peak_gib": most.get("peak_memory_mb", NAN) / 1024,
         "millions": most.get("parameters", NAN) / 1e6,
         "quality": dice,
-        "devices": _devices(rows),
+        "devices": devices,
     }
 
 
@@ -81,10 +93,14 @@ def _trainings(inputs: Inputs) -> pd.DataFrame:
     return rows[arm & rows["metric"].isin(["seconds", "peak_memory_mb", "parameters"])]
 
 
-def _sum(rows: pd.DataFrame, metric: str) -> float:
-    """Nan where no row has the metric: 0 would be a measurement."""
-    return float(rows.loc[rows["metric"] == metric, "value"].sum(min_count=1))
+def _sum(values: Sequence[float]) -> float:
+    """Nan where nothing was measured: 0 would be a measurement."""
+    return math.fsum(values) if values else NAN
 
 
-def _devices(rows: pd.DataFrame) -> str:
-    return ", ".join(sorted(set(rows["device"]) - {""}))
+def _devices_by(rows: pd.DataFrame, column: str) -> dict[str, str]:
+    """The devices that the cells of each name ran on."""
+    found: dict[str, set[str]] = {}
+    for name, device in zip(rows[column].tolist(), rows["device"].tolist(), strict=True):
+        found.setdefault(name, set()).add(device)
+    return {name: ", ".join(sorted(devices - {""})) for name, devices in found.items()}

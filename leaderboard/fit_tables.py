@@ -58,11 +58,12 @@ def fits(leaderboard: Leaderboard) -> TextTable:
 def _read(group: pd.DataFrame) -> tuple[Values, ByLabel]:
     values: dict[str, float] = {}
     by_label: dict[str, dict[str, float]] = {}
-    for row in group.to_dict("records"):
-        if row["label"]:
-            by_label.setdefault(row["metric"], {})[row["label"]] = row["value"]
+    columns = (group[column].tolist() for column in ("metric", "label", "value"))
+    for metric, label, value in zip(*columns, strict=True):
+        if label:
+            by_label.setdefault(metric, {})[label] = value
         else:
-            values[row["metric"]] = row["value"]
+            values[metric] = value
     return values, by_label
 
 

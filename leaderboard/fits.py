@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from leaderboard.inputs import Inputs, generators_in_order
@@ -21,38 +23,35 @@ def fits_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
     rows = inputs.records[inputs.records["kind"].isin(KINDS) & (inputs.records["metric"] != "")]
     rows = rows.assign(stage=rows["stage"].where(rows["kind"] == "fit", SAMPLING))
     order = generators_in_order(info, [*info.stages, *rows["generator"]])
-    parts = [
-        _of_generator(rows, info, name) for name in order if name and name not in controls_of(info)
-    ]
-    if not parts:
+    parts = _of_generators(rows, info, [n for n in order if n and n not in controls_of(info)])
+    if not len(parts):
         return pd.DataFrame(columns=list(FIT_COLUMNS))
-    groups = pd.concat(parts, ignore_index=True).groupby(
-        ["generator", "stage", "metric", "label", "shared"], sort=False
-    )
+    groups = parts.groupby(["generator", "stage", "metric", "label", "shared"], sort=False)
     table = groups["value"].agg(value="mean", sd="std", n_seeds="count").reset_index()
     return table[list(FIT_COLUMNS)]
 
 
-def _of_generator(rows: pd.DataFrame, info: RunInfo, name: str) -> pd.DataFrame:
-    """The records of all stages that a generator needs, as they were planned.
+def _of_generators(rows: pd.DataFrame, info: RunInfo, names: Sequence[str]) -> pd.DataFrame:
+    """The records of all stages that each generator needs, as they were planned.
 
     From records alone, without the run that planned them, they are those under its own name.
     """
-    planned = info.stages.get(name, ())
-    own = rows[(rows["generator"] == name) | rows["cell"].isin(planned)]
-    place = {cell: i for i, cell in enumerate(planned)}
-    own = own.assign(
-        generator=name,
-        shared=_shared(own, info, name),
-        place=own["cell"].map(lambda cell: place.get(cell, len(place))),
-        last=own["stage"] == SAMPLING,
-    )
-    return own.sort_values(["seed", "last", "place", "stage", "metric", "label"], kind="stable")
-
-
-def _shared(rows: pd.DataFrame, info: RunInfo, name: str) -> list[str]:
-    """The other generators that need each row's cell."""
-    return [
-        ", ".join(other for other, cells in info.stages.items() if other != name and cell in cells)
-        for cell in rows["cell"]
-    ]
+    needed_by: dict[str, list[str]] = {}
+    for name, cells in info.stages.items():
+        for cell in cells:
+            needed_by.setdefault(cell, []).append(name)
+    place = {(name, cell): n for name, own in info.stages.items() for n, cell in enumerate(own)}
+    rank = {name: n for n, name in enumerate(names)}
+    needs = []
+    for cell, owner in dict.fromkeys(zip(rows["cell"], rows["generator"], strict=True)):
+        users = dict.fromkeys([owner, *needed_by.get(cell, [])])
+        for name in filter(rank.__contains__, users):
+            shared = ", ".join(other for other in needed_by.get(cell, []) if other != name)
+            where = place.get((name, cell), len(place))
+            needs.append((cell, owner, name, shared, rank[name], where))
+    key = ["cell", "owner"]
+    table = pd.DataFrame(needs, columns=[*key, "generator", "shared", "rank", "place"])
+    own = rows.rename(columns={"generator": "owner"}).merge(table, on=key)
+    own = own.assign(last=own["stage"] == SAMPLING)
+    by = ["rank", "seed", "last", "place", "stage", "metric", "label"]
+    return own.sort_values(by, kind="stable").reset_index(drop=True)

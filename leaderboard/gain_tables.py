@@ -13,6 +13,7 @@ from leaderboard.segmentation import LEVEL, is_main
 from leaderboard.text import (
     MISSING,
     TextTable,
+    absent,
     number,
     one_line,
     percent,
@@ -36,6 +37,13 @@ _SCORES = {
 }
 
 
+_OF_GAIN = {
+    *("generator", "segmenter", "task", "n_cases", "p_holm", "significant"),
+    *("gain_absolute", "gain_low", "gain_high"),
+}
+"""Columns that `paired_gains` shows, or is ordered by."""
+
+
 def paired_gains(leaderboard: Leaderboard) -> TextTable:
     """Absolute gain of every cell of Table 2 with its interval, number of cases and p."""
     main = leaderboard.segmentation[is_main(leaderboard.segmentation)]
@@ -43,7 +51,7 @@ def paired_gains(leaderboard: Leaderboard) -> TextTable:
     tasks = list(main["task"].unique())
     rows = []
     by_arm: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in main.to_dict("records"):
+    for row in main[[column for column in main if column in _OF_GAIN]].to_dict("records"):
         by_arm.setdefault((row["generator"], row["segmenter"]), {})[row["task"]] = row
     for (generator, segmenter), by_task in by_arm.items():
         gains = [_gain(by_task[task]) if task in by_task else MISSING for task in tasks]
@@ -159,7 +167,7 @@ def one_seed(leaderboard: Leaderboard) -> tuple[str, ...]:
 
 
 def _gain(row: Row) -> str:
-    if pd.isna(row["gain_absolute"]):
+    if absent(row["gain_absolute"]):
         return MISSING
     mark = "*" if row["significant"] else ""
     told = signed_interval(row["gain_absolute"], row["gain_low"], row["gain_high"], mark)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bench.records import CELL_COLUMNS, RECORD_COLUMNS
 from leaderboard.model import PLANES, REAL, RunInfo
@@ -75,35 +76,44 @@ def read_inputs(records: pd.DataFrame, cells: pd.DataFrame) -> Inputs:
     records = _tidy(records, RECORD_COLUMNS, "records").astype({"value": "float64"})
     cells = _tidy(cells, CELL_COLUMNS, "cells")
 
-    fid = records[(records["kind"] == "score") & (records["metric"] == "fid")]
-    fid = _of_done_cells(fid[fid["plane"].isin(PLANES)], cells[cells["kind"] == "score"], _FID_KEY)
+    of_kind, cells_of = _by_kind(records), _by_kind(cells)
+    scored, segmented = of_kind("score"), of_kind("segment")
+
+    fid = scored[(scored["metric"] == "fid") & scored["plane"].isin(PLANES)]
+    fid = _of_done_cells(fid, cells_of("score"), _FID_KEY)
     _check_one(fid, ["dataset", "grid", "extractor", "extractor_sha256", "protocol"], "FID")
     _check_unique(fid, [*_FID_KEY, "plane"], "FID")
 
-    dice = records[(records["kind"] == "segment") & (records["metric"] == "dice")]
-    dice = _of_done_cells(dice[dice["label"] == ""], cells[cells["kind"] == "segment"], _DICE_KEY)
+    dice = segmented[(segmented["metric"] == "dice") & (segmented["label"] == "")]
+    dice = _of_done_cells(dice, cells_of("segment"), _DICE_KEY)
     _check_one(dice, ["dataset", "grid"], "Dice")
     _check_unique(dice, [*_DICE_KEY, "case"], "Dice")
 
-    segmented = records[(records["kind"] == "segment") & (records["case"] != "")]
+    of_cases = segmented[segmented["case"] != ""]
     return Inputs(
         records=records,
         cells=cells,
         fid=fid,
         dice=dice,
-        scores=_scores(records, cells),
-        resamples=_resamples(records, cells),
-        cases=_of_done_cells(segmented, cells[cells["kind"] == "segment"], _DICE_KEY),
-        score_cells=_audit(cells, "score", fid, _FID_KEY, _fid_fault),
-        segment_cells=_audit(cells, "segment", dice, _DICE_KEY, _dice_fault),
+        scores=_scores(of_kind, cells_of),
+        resamples=_resamples(scored, cells_of("score")),
+        cases=_of_done_cells(of_cases, cells_of("segment"), _DICE_KEY),
+        score_cells=_audit(cells_of("score"), "score", _FID_KEY, _fid_ends(fid)),
+        segment_cells=_audit(cells_of("segment"), "segment", _DICE_KEY, _dice_ends(dice)),
     )
 
 
 def in_order(asked: Sequence[str], *found: Iterable[str]) -> list[str]:
     """The names found: first those asked for, in that order, then the others as they come."""
-    names = list(dict.fromkeys(name for group in found for name in group))
+    groups = (group.unique() if isinstance(group, pd.Series) else group for group in found)
+    names = list(dict.fromkeys(name for group in groups for name in group))
     first = [name for name in dict.fromkeys(asked) if name in names]
     return first + [name for name in names if name not in first]
+
+
+def places(values: pd.Series[str], names: Sequence[str]) -> NDArray[np.intp]:
+    """Place of each value among the names, which hold it."""
+    return np.asarray(pd.Categorical(values, categories=list(names)).codes, dtype=np.intp)
 
 
 def generators_in_order(info: RunInfo, *found: Iterable[str]) -> list[str]:
@@ -135,11 +145,19 @@ def outcome(cells: Sequence[CellEnd]) -> tuple[str, str]:
     return worst, "; ".join(dict.fromkeys(reasons))
 
 
-def _scores(records: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+def _by_kind(frame: pd.DataFrame) -> Callable[[str], pd.DataFrame]:
+    """The rows of cells of a kind, by its name."""
+    own = dict(iter(frame.groupby("kind", sort=False)))
+    return lambda kind: own.get(kind, frame.head(0))
+
+
+def _scores(
+    of_kind: Callable[[str], pd.DataFrame], cells_of: Callable[[str], pd.DataFrame]
+) -> pd.DataFrame:
     parts = []
     for kind, metrics in _METRICS.items():
-        rows = records[(records["kind"] == kind) & records["metric"].isin(metrics)]
-        rows = _of_done_cells(rows, cells[cells["kind"] == kind], _FID_KEY)
+        rows = of_kind(kind)
+        rows = _of_done_cells(rows[rows["metric"].isin(metrics)], cells_of(kind), _FID_KEY)
         measure = f"'{kind}'"
         _check_one(rows, ["dataset", "grid", "extractor", "extractor_sha256", "protocol"], measure)
         _check_unique(rows, [*_FID_KEY, "metric", "plane", "label"], measure)
@@ -147,9 +165,8 @@ def _scores(records: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _resamples(records: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    rows = records[(records["kind"] == "score") & (records["metric"] == "fid_resample")]
-    rows = _of_done_cells(rows, cells[cells["kind"] == "score"], _FID_KEY)
+def _resamples(scored: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    rows = _of_done_cells(scored[scored["metric"] == "fid_resample"], cells, _FID_KEY)
     _check_unique(rows, [*_FID_KEY, "plane", "case"], "resampled FID")
     return rows
 
@@ -175,6 +192,8 @@ def _of_done_cells(rows: pd.DataFrame, cells: pd.DataFrame, key: list[str]) -> p
     """Leave out what a cell recorded that has since failed or waits to be run again."""
     done = set(_keys(cells[cells["status"] == "done"], key))
     stale = set(_keys(cells, key)) - done
+    if not stale:
+        return rows
     return rows[np.array([row not in stale for row in _keys(rows, key)], dtype=bool)]
 
 
@@ -201,64 +220,62 @@ def _check_unique(rows: pd.DataFrame, key: list[str], measure: str) -> None:
 def _audit(
     cells: pd.DataFrame,
     kind: str,
-    rows: pd.DataFrame,
     key: list[str],
-    fault: Callable[[Sequence[Measured]], tuple[str, str]],
+    found: Mapping[tuple[Any, ...], tuple[str, str]],
 ) -> pd.DataFrame:
     """The cells of a kind; one that is done and yet leaves a hole is told by its reason.
 
-    Records without a planned cell (a table made from ``records.csv`` alone) are given one.
+    Args:
+        found: status and reason by `key`, from the records of each cell. One without a planned cell
+            (a table made from ``records.csv`` alone) is given one.
     """
-    groups: dict[tuple[Any, ...], list[Measured]] = {}
-    values_of = (rows[column].tolist() for column in (*key, *Measured._fields))
-    for *name, value, plane, why in zip(*values_of, strict=True):
-        groups.setdefault(tuple(name), []).append(Measured(value, plane, why))
-    found = {name: fault(groups[name]) for name in sorted(groups)}
     missing = ("failed", "The cell is done and yet its records are missing; run it again.")
-    of_kind = cells[cells["kind"] == kind]
-    planned = _keys(of_kind, key)
+    planned = _keys(cells, key)
     ends = [
         found.get(name, missing) if status == "done" else (status, reason)
         for name, status, reason in zip(
-            planned, of_kind["status"].tolist(), of_kind["reason"].tolist(), strict=True
+            planned, cells["status"].tolist(), cells["reason"].tolist(), strict=True
         )
     ]
-    audited = of_kind.assign(
+    audited = cells.assign(
         status=[status for status, _ in ends], reason=[reason for _, reason in ends]
     )
-    known, added = set(planned), list[dict[str, Any]]()
-    for values, (status, reason) in found.items():
-        if values not in known:
-            row: dict[str, Any] = {**dict.fromkeys(CELL_COLUMNS, ""), "ratio": 0.0, "seconds": None}
-            row |= zip(key, values, strict=True)
-            added.append(row | {"kind": kind, "status": status, "reason": reason})
+    added = list[dict[str, Any]]()
+    for values in sorted(found.keys() - set(planned)):
+        status, reason = found[values]
+        row: dict[str, Any] = {**dict.fromkeys(CELL_COLUMNS, ""), "ratio": 0.0, "seconds": None}
+        row |= zip(key, values, strict=True)
+        added.append(row | {"kind": kind, "status": status, "reason": reason})
     if added:
         more = pd.DataFrame(added, columns=list(CELL_COLUMNS))
         audited = pd.concat([audited, more], ignore_index=True) if len(audited) else more
     return audited[list(CELL_COLUMNS)].reset_index(drop=True).astype(_TYPES)
 
 
-class Measured(NamedTuple):
-    """What of a record says whether its cell left a hole."""
+def _fid_ends(fid: pd.DataFrame) -> dict[tuple[Any, ...], tuple[str, str]]:
+    measured: dict[tuple[Any, ...], tuple[set[str], list[str]]] = {}
+    columns = (fid[column].tolist() for column in ("plane", "value", "reason"))
+    for name, plane, value, reason in zip(_keys(fid, _FID_KEY), *columns, strict=True):
+        planes, reasons = measured.setdefault(name, (set(), []))
+        if math.isfinite(value):
+            planes.add(plane)
+        reasons.append(reason)
+    ends = {}
+    for name, (planes, reasons) in measured.items():
+        lacking = ", ".join(plane for plane in PLANES if plane not in planes)
+        why = " ".join(dict.fromkeys(filter(None, reasons)))
+        told = f"The FID has no finite value: {lacking}. {why}".strip()
+        ends[name] = ("failed", told) if lacking else ("done", "")
+    return ends
 
-    value: float
-    plane: str
-    reason: str
 
-
-def _fid_fault(group: Sequence[Measured]) -> tuple[str, str]:
-    finite = {row.plane for row in group if math.isfinite(row.value)}
-    lacking = [plane for plane in PLANES if plane not in finite]
-    if lacking:
-        why = " ".join(dict.fromkeys(row.reason for row in group if row.reason))
-        return "failed", f"The FID has no finite value: {', '.join(lacking)}. {why}".strip()
-    return "done", ""
-
-
-def _dice_fault(group: Sequence[Measured]) -> tuple[str, str]:
-    if all(math.isnan(row.value) for row in group):
-        return "done", "What the task segments is absent from the reference of every test case."
-    return "done", ""
+def _dice_ends(dice: pd.DataFrame) -> dict[tuple[Any, ...], tuple[str, str]]:
+    absent = "What the task segments is absent from the reference of every test case."
+    counts = dice.groupby(_DICE_KEY, sort=False)["value"].count()
+    return {
+        name: ("done", "" if count else absent)
+        for name, count in zip(counts.index.tolist(), counts.tolist(), strict=True)
+    }
 
 
 def _keys(frame: pd.DataFrame, key: list[str]) -> list[tuple[object, ...]]:

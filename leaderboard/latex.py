@@ -30,6 +30,7 @@ _SPECIAL = {
     "≥": r"$\geq$",
     "…": r"\ldots{}",
 }
+_ESCAPES = str.maketrans(_SPECIAL)
 _NUMBERED = re.compile(r"^Table \d+[a-z]?[.,] ")  # LaTeX counts itself
 _MINUS = re.compile(r"(?<![\w.)])-(?=\d)")
 
@@ -52,8 +53,7 @@ def files(page: Page) -> dict[str, str]:
 
 def escape(text: str) -> str:
     """Text that prints as it is; a minus before a digit is set as one."""
-    text = _MINUS.sub("−", text)
-    return "".join(_SPECIAL.get(char, char) for char in text)
+    return _MINUS.sub("−", text).translate(_ESCAPES)
 
 
 def table(content: TextTable, name: str, basis: str, above: str = "") -> str:

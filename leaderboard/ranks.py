@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from leaderboard.arms import Key, Pairs
-from leaderboard.inputs import Inputs, generators_in_order, in_order
+from leaderboard.inputs import Inputs, generators_in_order, in_order, places
 from leaderboard.model import DOSE_COLUMNS, RANK_COLUMNS, REAL, RunInfo
 from leaderboard.names import controls_of
 from metrics.statistics import Ranks, paired_gain, rank_bootstrap, rank_replicates
+
+Name = TypeVar("Name", int, str)
+
+
+class Gains(NamedTuple):
+    """Gains in Dice of an arm, mean over the segmenters."""
+
+    values: NDArray[np.float64]  # (n_seeds, n_cases)
+    seeds: tuple[int, ...]
+    cases: tuple[str, ...]
 
 
 def ranks_frame(
@@ -50,7 +61,7 @@ def doses_frame(
         "generator": generators_in_order(info, frame["generator"]),
         "task": in_order(info.tasks, inputs.segment_cells["task"]),
     }
-    keys = {column: frame[column].map(names.index) for column, names in order.items()}
+    keys = {column: places(frame[column], names) for column, names in order.items()}
     count = pd.to_numeric(frame["real"], errors="coerce").fillna(float("inf"))
     ranks = frame.assign(**keys, _count=count)
     by = ["generator", "task", "arm", "_count", "ratio"]
@@ -67,8 +78,9 @@ def _by_fid(inputs: Inputs, generators: pd.DataFrame, info: RunInfo) -> list[dic
     scored = generators[generators["fid_average"].notna()]
     seeds = dict(zip(scored["generator"], scored["n_seeds"], strict=True))
     drawn = {}
+    resamples = dict(iter(inputs.resamples.groupby("generator")))
     for name in scored["generator"]:
-        own = inputs.resamples[inputs.resamples["generator"] == name]
+        own = resamples.get(name, inputs.resamples.head(0))
         by_seed = own.pivot(index="case", columns="seed", values="value").sort_index()
         if by_seed.shape[1] == seeds[name] and len(by_seed) and np.isfinite(by_seed).all(axis=None):
             drawn[name] = by_seed.mean(axis=1)
@@ -92,52 +104,64 @@ def _by_gain(
     for name in names:
         key = Key(name, "", task, "R+S", "all", 1.0)
         found = _mean_gain(pairs, key, segmenters)
-        if found is not None and found.size:
+        if found is not None and found.values.size:
             gains[name] = found
     names = _competing([name for name in names if name in gains], info)
     if len(names) < 2:
         return []
-    cases = [set(gains[name].columns) for name in names]
-    seeds = [set(gains[name].index) for name in names]
-    shared_cases, shared_seeds = sorted(set.intersection(*cases)), sorted(set.intersection(*seeds))
+    shared_seeds = _shared(gains[name].seeds for name in names)
+    shared_cases = _shared(gains[name].cases for name in names)
     if len(shared_cases) < 2 or not shared_seeds:
         return []
-    scores = np.stack([gains[n].loc[shared_seeds, shared_cases].to_numpy() for n in names])
+    scores = np.stack([_at(*gains[name], shared_seeds, shared_cases) for name in names])
     sizes = {name: (len(shared_cases), len(shared_seeds)) for name in names}
     values = scores.mean(axis=(1, 2)).tolist()
     return _rows("dice_gain", task, values, names, rank_bootstrap(scores), sizes)
 
 
-def _mean_gain(
-    pairs: Mapping[Key, Pairs], key: Key, segmenters: Sequence[str]
-) -> pd.DataFrame | None:
-    """Gains of an arm, seeds down and cases across, mean over the segmenters; None with a hole."""
+def _mean_gain(pairs: Mapping[Key, Pairs], key: Key, segmenters: Sequence[str]) -> Gains | None:
+    """Gains of an arm; None where a segmenter left a hole."""
     found: list[Pairs] = []
     for segmenter in segmenters:
         own = pairs.get(key._replace(segmenter=segmenter))
         if own is None:
             return None
         found.append(own)
-    seeds = sorted(set.intersection(*(set(own.seeds) for own in found)))
-    cases = sorted(set.intersection(*(set(own.cases) for own in found)))
-    total = sum((_gains(own, seeds, cases) for own in found), np.zeros((len(seeds), len(cases))))
-    return pd.DataFrame(total / len(found), index=seeds, columns=cases)
+    seeds, cases = _shared(own.seeds for own in found), _shared(own.cases for own in found)
+    total = np.zeros((len(seeds), len(cases)))
+    for own in found:
+        total += _at(own.rs - own.r, own.seeds, own.cases, seeds, cases)
+    return Gains(total / len(found), seeds, cases)
 
 
-def _gains(pairs: Pairs, seeds: Sequence[int], cases: Sequence[str]) -> NDArray[np.float64]:
-    """Gains at some of their seeds and cases, (n_seeds, n_cases)."""
-    rows = [pairs.seeds.index(seed) for seed in seeds]
-    at = {case: n for n, case in enumerate(pairs.cases)}
-    gains: NDArray[np.float64] = (pairs.rs - pairs.r)[np.ix_(rows, [at[case] for case in cases])]
-    return gains
+def _shared(groups: Iterable[tuple[Name, ...]]) -> tuple[Name, ...]:
+    """What stands in every group, in order."""
+    different = dict.fromkeys(groups)  # nearly always one
+    return tuple(sorted(set.intersection(*map(set, different))))
+
+
+def _at(
+    values: NDArray[np.float64],
+    own_seeds: tuple[int, ...],
+    own_cases: tuple[str, ...],
+    seeds: tuple[int, ...],
+    cases: tuple[str, ...],
+) -> NDArray[np.float64]:
+    """Values at some of their seeds and cases, (n_seeds, n_cases)."""
+    if (own_seeds, own_cases) == (seeds, cases):
+        return values
+    at = {case: n for n, case in enumerate(own_cases)}
+    rows, columns = [own_seeds.index(seed) for seed in seeds], [at[case] for case in cases]
+    chosen: NDArray[np.float64] = values[np.ix_(rows, columns)]
+    return chosen
 
 
 def _dose(arms: Collection[Key], pairs: Mapping[Key, Pairs], key: Key) -> list[dict[str, object]]:
     segmenters = sorted({k.segmenter for k in arms if k._replace(segmenter="") == key})
     gains = _mean_gain(pairs, key, segmenters)
-    if gains is None or not gains.size:
+    if gains is None or not gains.values.size:
         return []
-    gain = paired_gain(np.zeros(gains.shape), gains.to_numpy())
+    gain = paired_gain(np.zeros(gains.values.shape), gains.values)
     return [
         {
             "generator": key.generator,

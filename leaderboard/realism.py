@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from leaderboard.inputs import CellEnd, Inputs, ends_by, generators_in_order, outcome
 from leaderboard.model import GENERATOR_COLUMNS, PLANES, REAL, RunInfo
+
+_MADE_BY = ("fit", "sample")
+"""Kinds of the cells that make a generator's volumes."""
+
+
+class Scored(NamedTuple):
+    """One record of an FID."""
+
+    seed: int
+    plane: str
+    value: float
+    low: float
+    high: float
+    n_real: float
+    n_synthetic: float
+    extractor: str
+    extractor_sha256: str
+    protocol: str
 
 
 def generators_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
@@ -16,95 +36,99 @@ def generators_frame(inputs: Inputs, info: RunInfo) -> pd.DataFrame:
 
     A value is the mean over all planned seeds, and nan where one of them left a hole.
     """
-    names = generators_in_order(info, inputs.score_cells["generator"])
-    made = _of_each(inputs.records, ["fit", "sample", "score"])
-    upstream = _of_each(inputs.cells, ["fit", "sample"])
-    scores, fid = _of_each(inputs.score_cells), _of_each(inputs.fid)
-    rows = [_row(name, scores(name), fid(name), made(name), upstream(name)) for name in names]
+    ends = {name: own for (name,), own in ends_by(inputs.score_cells, ["generator"]).items()}
+    made = ends_by(inputs.cells[inputs.cells["kind"].isin(_MADE_BY)], ["generator"])
+    fid, sources, costs = _read_fid(inputs.fid), _label_sources(inputs), _costs(inputs)
+    rows = []
+    for name in generators_in_order(info, ends):
+        status, reason = _status(ends[name], made.get((name,), []))
+        row = _fid(fid.get(name, []), ends[name]) | _constants(fid.get(name, []), name)
+        row |= {"generator": name, "label_source": sources.get(name, ""), **costs.get(name, {})}
+        rows.append(row | {"status": status, "reason": reason})
     frame = pd.DataFrame(rows, columns=list(GENERATOR_COLUMNS))
     floor = frame.loc[frame["generator"] == REAL, "fid_average"]
     frame["floor_average"] = floor.iloc[0] if len(floor) else float("nan")
-    return frame.astype({"n_real": "Int64", "n_synthetic": "Int64", "n_seeds": "int64"})
+    costs_of = dict.fromkeys(("seconds_per_volume", "peak_memory_mb"), "float64")
+    return frame.astype({"n_real": "Int64", "n_synthetic": "Int64", "n_seeds": "int64", **costs_of})
 
 
-def _of_each(frame: pd.DataFrame, kinds: Sequence[str] = ()) -> Callable[[str], pd.DataFrame]:
-    """The rows of a generator, by its name; of some kinds, or of all."""
-    rows = frame[frame["kind"].isin(kinds)] if kinds else frame
-    own = dict(iter(rows.groupby("generator")))
-    return lambda name: own.get(name, rows.head(0))
+def _read_fid(fid: pd.DataFrame) -> dict[str, list[Scored]]:
+    found: dict[str, list[Scored]] = {}
+    fid = fid.astype(dict.fromkeys(("value", "low", "high"), "float64"))
+    columns = (fid[column].tolist() for column in ("generator", *Scored._fields))
+    for name, *values in zip(*columns, strict=True):
+        found.setdefault(name, []).append(Scored(*values))
+    return found
 
 
-def _row(
-    name: str,
-    scores: pd.DataFrame,
-    fid: pd.DataFrame,
-    records: pd.DataFrame,
-    upstream: pd.DataFrame,
-) -> dict[str, object]:
-    by_seed = _by_seed(fid, "value", scores)
+def _fid(fid: Sequence[Scored], scores: Sequence[CellEnd]) -> dict[str, object]:
+    """FID of each plane over the planned seeds; of several, also how far these are apart."""
+    seeds = sorted({cell.seed for cell in scores})
+    by_seed = _by_seed(fid, "value", seeds)
     # No average over planes where one of them is missing.
-    by_seed.loc[by_seed.isna().any(axis=1), "average"] = float("nan")
-    mean = by_seed.mean(skipna=False)
-    spread = by_seed.std(ddof=1, skipna=False)
+    by_seed[np.isnan(by_seed).any(axis=1), PLANES.index("average")] = np.nan
+    spread = by_seed.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(len(PLANES), np.nan)
+    row: dict[str, object] = {"n_seeds": int((~np.isnan(by_seed)).all(axis=1).sum())}
+    row |= {f"fid_{plane}_sd": float(sd) for plane, sd in zip(PLANES, spread, strict=True)}
     # Of several seeds, the mean of their intervals: it is of the volumes, the spread of the seeds.
-    ends = {end: _by_seed(fid, end, scores).mean(skipna=False) for end in ("low", "high")}
-    status, reason = _status(scores, upstream)
-    return {
-        "generator": name,
-        **{f"fid_{plane}": mean[plane] for plane in PLANES},
-        "n_real": _only(fid, "n_real", name),
-        "n_synthetic": _only(fid, "n_synthetic", name),
-        "extractor": _only(fid, "extractor", name) or "",
-        "extractor_sha256": _only(fid, "extractor_sha256", name) or "",
-        "protocol": _only(fid, "protocol", name) or "",
-        "label_source": _label_source(records),
-        "seconds_per_volume": _cost(records, "seconds_per_volume").mean(),
-        "peak_memory_mb": _cost(records, "peak_memory_mb").max(),
-        "n_seeds": int(by_seed.notna().all(axis=1).sum()),
-        "status": status,
-        "reason": reason,
-        **{f"fid_{plane}_sd": spread[plane] for plane in PLANES},
-        **{f"fid_{plane}_{end}": values[plane] for end, values in ends.items() for plane in PLANES},
-    }
+    ends = {f"_{end}": _by_seed(fid, end, seeds) for end in ("low", "high")}
+    for part, values in {"": by_seed, **ends}.items():
+        means = zip(PLANES, values.mean(axis=0), strict=True)
+        row |= {f"fid_{plane}{part}": float(mean) for plane, mean in means}
+    return row
 
 
-def _by_seed(fid: pd.DataFrame, column: str, scores: pd.DataFrame) -> pd.DataFrame:
-    """A column of the records: planned seeds down, planes across."""
-    by_seed = fid.pivot(index="seed", columns="plane", values=column).astype("float64")
-    by_seed = by_seed.reindex(index=sorted(set(scores["seed"])), columns=list(PLANES))
-    return by_seed.where(np.isfinite(by_seed))
+def _by_seed(fid: Sequence[Scored], part: str, seeds: Sequence[int]) -> NDArray[np.float64]:
+    """A part of the records, (n_seeds, n_planes); nan where there is none that is finite."""
+    values = np.full((len(seeds), len(PLANES)), np.nan)
+    for one in fid:
+        if one.seed in seeds:
+            values[seeds.index(one.seed), PLANES.index(one.plane)] = getattr(one, part)
+    values[~np.isfinite(values)] = np.nan
+    return values
 
 
-def _status(scores: pd.DataFrame, upstream: pd.DataFrame) -> tuple[str, str]:
+def _status(scores: Sequence[CellEnd], made: Sequence[CellEnd]) -> tuple[str, str]:
     """Where the score is missing, the failed fit or sample is the cause worth printing."""
-    told = _ends(scores)
-    if any(cell.status != "done" for cell in told):
-        told = [*_ends(upstream), *told]
-    return outcome(told)
+    if any(cell.status != "done" for cell in scores):
+        return outcome([*made, *scores])
+    return outcome(scores)
 
 
-def _ends(cells: pd.DataFrame) -> list[CellEnd]:
-    return ends_by(cells, []).get((), [])
+def _constants(fid: Sequence[Scored], name: str) -> dict[str, object]:
+    """What an FID depends on: the one value of each column in a row's records."""
+    row: dict[str, object] = {"extractor": "", "extractor_sha256": "", "protocol": ""}
+    for column in ("n_real", "n_synthetic", *row):
+        values = dict.fromkeys(getattr(one, column) for one in fid)
+        found = [value for value in values if not pd.isna(value)]
+        if len(found) > 1:
+            raise ValueError(
+                f"The FID records of '{name}' mix several values of '{column}' "
+                f"({', '.join(map(str, found))}); FID depends on it, so score every seed alike."
+            )
+        if found:
+            row[column] = found[0]
+    return row
 
 
-def _only(fid: pd.DataFrame, column: str, name: str) -> object:
-    """The one value of a column in a row's records; None without a record."""
-    values = fid[column].dropna().unique()
-    if len(values) > 1:
-        raise ValueError(
-            f"The FID records of '{name}' mix several values of '{column}' "
-            f"({', '.join(map(str, values))}); FID depends on it, so score every seed alike."
-        )
-    return values[0] if len(values) else None
+def _label_sources(inputs: Inputs) -> dict[str, str]:
+    """By generator what labelled its volumes: as they were scored, else as they were made."""
+    records = inputs.records
+    own = records[records["kind"].isin([*_MADE_BY, "score"]) & (records["label_source"] != "")]
+    found: dict[str, tuple[set[str], set[str]]] = {}
+    columns = (own[column].tolist() for column in ("generator", "kind", "label_source"))
+    for name, kind, source in zip(*columns, strict=True):
+        found.setdefault(name, (set(), set()))[kind != "score"].add(source)
+    return {name: ", ".join(sorted(scored or made)) for name, (scored, made) in found.items()}
 
 
-def _label_source(records: pd.DataFrame) -> str:
-    own = records[records["label_source"] != ""]
-    scored = own[own["kind"] == "score"]
-    return ", ".join(sorted(set((scored if len(scored) else own)["label_source"])))
-
-
-def _cost(records: pd.DataFrame, metric: str) -> pd.Series[float]:
-    own = (records["metric"] == metric) & records["kind"].isin(["fit", "sample"])
-    values = records.loc[own, "value"]
-    return values.sort_values()  # so that the mean does not depend on the order of the records
+def _costs(inputs: Inputs) -> Mapping[str, dict[str, float]]:
+    """By generator the mean time of a volume and the most memory of its cells."""
+    made = inputs.records[inputs.records["kind"].isin(_MADE_BY)]
+    made = made.sort_values("value")  # so that a mean does not depend on the order of the records
+    found: dict[str, dict[str, float]] = {}
+    for metric, summary in (("seconds_per_volume", "mean"), ("peak_memory_mb", "max")):
+        values = made[made["metric"] == metric].groupby("generator")["value"].agg(summary)
+        for name, value in values.items():
+            found.setdefault(str(name), {})[metric] = float(value)
+    return found

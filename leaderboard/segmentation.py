@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from leaderboard.arms import Arm, Key, Pairs
-from leaderboard.inputs import Inputs, generators_in_order, in_order, outcome
+from leaderboard.inputs import Inputs, generators_in_order, in_order, places
 from leaderboard.model import OVERALL_COLUMNS, SEGMENTATION_COLUMNS, RunInfo
 from leaderboard.names import controls_of
 from metrics.statistics import NO_INTERVAL, PairedGain, holm, paired_gains, relative_gain
@@ -66,10 +65,14 @@ def overall_frame(segmentation: pd.DataFrame) -> pd.DataFrame:
     """
     main = segmentation[is_main(segmentation)]
     segmenters = main["segmenter"].unique()
+    found: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+    columns = ("generator", "task", "segmenter", "dice_r", "dice_rs")
+    for generator, task, segmenter, *dice in zip(*(main[c].tolist() for c in columns), strict=True):
+        found.setdefault((generator, task), {})[segmenter] = (dice[0], dice[1])
     rows = []
-    for (generator, task), group in main.groupby(["generator", "task"], sort=False):
-        by_segmenter = group.set_index("segmenter")[["dice_r", "dice_rs"]].reindex(segmenters)
-        r, rs = by_segmenter.mean(skipna=False)
+    for (generator, task), by_segmenter in found.items():
+        dice = [by_segmenter.get(segmenter, (NAN, NAN)) for segmenter in segmenters]
+        r, rs = np.mean(dice, axis=0).tolist()
         rows.append((generator, task, r, rs, relative_gain(r, rs)))
     return pd.DataFrame(rows, columns=list(OVERALL_COLUMNS))
 
@@ -95,20 +98,16 @@ def _row(
     status, reason = _outcome(arms)
     if real is None:
         reason = reason or f"No arm R with {key.baseline.real} real cases was asked for."
-    seeds = [
-        {seed for seed, mean in zip(arm.seeds, arm.by_seed, strict=True) if not math.isnan(mean)}
-        for arm in arms.values()
-        if arm is not None
-    ]
+    seeds = [arm.measured_seeds for arm in arms.values() if arm is not None]
     row: dict[str, object] = {
         **key._asdict(),
-        "dice_r": NAN if real is None else real.mean,
-        "dice_rs": NAN if synthetic is None else synthetic.mean,
-        "n_seeds": len(set.intersection(*seeds)),
+        "dice_r": NAN if real is None else real.means.mean,
+        "dice_rs": NAN if synthetic is None else synthetic.means.mean,
+        "n_seeds": len(frozenset.intersection(*seeds)),
         "status": status,
         "reason": reason,
-        "dice_r_sd": NAN if real is None else real.spread,
-        "dice_rs_sd": NAN if synthetic is None else synthetic.spread,
+        "dice_r_sd": NAN if real is None else real.means.spread,
+        "dice_rs_sd": NAN if synthetic is None else synthetic.means.spread,
     }
     if real is None or status != "done":
         return row
@@ -129,7 +128,7 @@ def _gain(
     if pairs.unpaired:
         told.append(f"Cases with a value in one arm only, left out of the gain: {pairs.unpaired}.")
     return {
-        "gain_relative": relative_gain(real.mean, synthetic.mean),
+        "gain_relative": relative_gain(real.means.mean, synthetic.means.mean),
         "gain_absolute": gain.mean,
         "gain_low": gain.interval.low,
         "gain_high": gain.interval.high,
@@ -146,7 +145,7 @@ def _listed(seeds: tuple[int, ...]) -> str:
 
 def _outcome(arms: dict[str, Arm | None]) -> tuple[str, str]:
     """The worst status of the arms, and why; each reason names its arm where they differ."""
-    told = {name: outcome(arm.cells) for name, arm in arms.items() if arm is not None}
+    told = {name: arm.outcome for name, arm in arms.items() if arm is not None}
     if len(set(told.values())) == 1:
         return next(iter(told.values()))
     states = [status for status, _ in told.values()]
@@ -163,7 +162,7 @@ def _sorted(frame: pd.DataFrame, inputs: Inputs, info: RunInfo) -> pd.DataFrame:
         "segmenter": in_order(info.segmenters, names["segmenter"]),
         "task": in_order(info.tasks, names["task"]),
     }
-    keys = {column: frame[column].map(list(found).index) for column, found in order.items()}
+    keys = {column: places(frame[column], found) for column, found in order.items()}
     other_dose = ~is_main(frame)
     count = pd.to_numeric(frame["real"], errors="coerce").fillna(float("inf"))
     ranks = frame.assign(**keys, _dose=other_dose, _count=-count)

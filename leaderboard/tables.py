@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
@@ -60,34 +60,44 @@ def _extractor(frame: pd.DataFrame) -> str:
     return f"{one_line(names[0])} features" if names else "features"
 
 
-def segmentation(leaderboard: Leaderboard) -> list[TextTable]:
+_IN_BLOCK = {
+    *("generator", "segmenter", "task"),
+    *("dice_r", "dice_rs", "dice_r_sd", "dice_rs_sd", "gain_relative"),
+}
+"""Columns that a block of Table 2 shows, or is chosen by."""
+
+
+def segmentation(leaderboard: Leaderboard) -> Iterator[TextTable]:
     """Table 2, one block per generator: Dice of R and R+S and the relative gain, per task; the best
     segmenter of each column in bold, the second underlined."""
     main = leaderboard.segmentation[is_main(leaderboard.segmentation)]
     sources = leaderboard.generators.set_index("generator")["label_source"].to_dict()
-    blocks = []
-    for generator in main["generator"].unique():
-        rows = main[main["generator"] == generator]
-        overall = leaderboard.overall[leaderboard.overall["generator"] == generator]
+    segmenters, tasks = main["segmenter"].unique(), main["task"].unique()
+    blocks, overall = _by_generator(main), _by_generator(leaderboard.overall)
+    for generator, rows in blocks.items():
         labels = one_line(str(sources.get(generator, "")))
-        blocks.append(
-            dice_block(
-                (shown_name(generator) or ALONE) + (f" (labels: {labels})" if labels else ""),
-                rows,
-                overall,
-                main["segmenter"].unique(),
-                main["task"].unique(),
-                gains=generator != "",
-                notes=one_seed(leaderboard),
-            )
+        yield dice_block(
+            (shown_name(generator) or ALONE) + (f" (labels: {labels})" if labels else ""),
+            rows,
+            overall.get(generator, []),
+            segmenters,
+            tasks,
+            gains=generator != "",
+            notes=one_seed(leaderboard),
         )
-    return blocks
+
+
+def _by_generator(frame: pd.DataFrame) -> dict[str, list[Row]]:
+    rows: dict[str, list[Row]] = {}
+    for row in frame[[c for c in frame if c in _IN_BLOCK]].to_dict("records"):
+        rows.setdefault(row["generator"], []).append(row)
+    return rows
 
 
 def dice_block(
     title: str,
-    rows: pd.DataFrame,
-    overall: pd.DataFrame,
+    rows: Iterable[Row],
+    overall: Iterable[Row],
     segmenters: Iterable[str],
     tasks: Iterable[str],
     gains: bool = True,
@@ -104,8 +114,8 @@ def dice_block(
         notes: what stands below.
     """
     tasks = list(tasks)
-    cells = {(row["segmenter"], row["task"]): row for row in rows.to_dict("records")}
-    means = {row["task"]: row for row in overall.to_dict("records")}
+    cells = {(row["segmenter"], row["task"]): row for row in rows}
+    means = {row["task"]: row for row in overall}
     nothing: Row = {"dice_r": float("nan"), "dice_rs": float("nan"), "gain_relative": float("nan")}
 
     def line(found: Iterable[Row]) -> list[str]:
@@ -186,8 +196,8 @@ def published_segmentation() -> TextTable:
         ]
     block = dice_block(
         "Table 2, Dice with S by 3D-LLDM",
-        rows,
-        overall,
+        rows.to_dict("records"),
+        overall.to_dict("records"),
         rows["segmenter"].unique(),
         published.TASKS,
     )

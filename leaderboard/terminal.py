@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -15,7 +16,7 @@ from leaderboard.blocks import Caution, Heading, Page, Paragraph, Table
 from leaderboard.model import Leaderboard
 from leaderboard.text import TextTable
 
-MOST_BLOCKS = 24
+MOST_BLOCKS = 8
 """Blocks of Table 2 that a run ends with; nobody reads a hundred of them in a terminal."""
 
 _PADDING = 3  # a border and a space on either side of a column
@@ -42,12 +43,12 @@ def terminal_tables(leaderboard: Leaderboard, width: int | None = None) -> list[
     ):
         if content.rows:
             shown += _split(replace(content, notes=()), width)
-    blocks = tables.segmentation(leaderboard)
-    for block in blocks[:MOST_BLOCKS]:
+    for block in islice(tables.segmentation(leaderboard), MOST_BLOCKS):
         title = f"Table 2. Dice of R and R+S: {block.title}"
         shown += _split(_grouped(replace(block, title=title)), width)
-    if len(blocks) > MOST_BLOCKS:
-        told = f"{len(blocks) - MOST_BLOCKS} more blocks of Table 2 are on the page."
+    left = leaderboard.overall["generator"].nunique() - MOST_BLOCKS
+    if left > 0:
+        told = f"{left} more blocks of Table 2 are on the page."
         shown[-1] = replace(shown[-1], notes=(*shown[-1].notes, told))
     return [_rich(content) for content in shown]
 

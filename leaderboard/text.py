@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -25,18 +26,23 @@ class TextTable:
     last: int = 0  # rows at the end that compete with none above: a floor, an overall mean
 
 
+def absent(value: Any) -> bool:
+    """Whether a cell of a frame holds no value; of a float, the common case, without pandas."""
+    return math.isnan(value) if isinstance(value, float) else bool(pd.isna(value))
+
+
 def number(value: float, decimals: int, spread: float = float("nan")) -> str:
     """``0.9650``, with a spread ``0.9650 ± 0.0012``; an en dash where nothing was measured."""
-    if pd.isna(value):
+    if absent(value):
         return MISSING
     shown = f"{value:.{decimals}f}"
-    return shown if pd.isna(spread) else f"{shown} ± {spread:.{decimals}f}"
+    return shown if absent(spread) else f"{shown} ± {spread:.{decimals}f}"
 
 
 def interval(value: float, low: float, high: float, spread: float, decimals: int) -> str:
     """``643.02 [598.1, 690.4]``, the ends with a digit less; as `number` without them."""
     shown = number(value, decimals, spread)
-    if pd.isna(value) or pd.isna(low) or pd.isna(high):
+    if absent(value) or absent(low) or absent(high):
         return shown
     ends = max(decimals - 1, 0)
     return f"{shown} [{low:.{ends}f}, {high:.{ends}f}]"
@@ -44,7 +50,7 @@ def interval(value: float, low: float, high: float, spread: float, decimals: int
 
 def figures(value: float, spread: float = float("nan"), digits: int = 3) -> str:
     """A value of unknown size to so many significant digits: ``0.00123``, ``12.3``, ``4567``."""
-    if pd.isna(value):
+    if absent(value):
         return MISSING
     if value == 0 or not math.isfinite(value) or abs(value) < 1e-5:
         return f"{value:.{digits}g}"
@@ -53,31 +59,33 @@ def figures(value: float, spread: float = float("nan"), digits: int = 3) -> str:
 
 def percent(value: float) -> str:
     """A share of [0, 1] as ``12.5 %``."""
-    return MISSING if pd.isna(value) else f"{100 * value:.1f} %"
+    return MISSING if absent(value) else f"{100 * value:.1f} %"
 
 
 def probability(p: float) -> str:
     """A p-value: ``0.031``, and ``<0.001`` below that."""
-    if pd.isna(p):
+    if absent(p):
         return MISSING
     return "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def signed(value: float, decimals: int) -> str:
     """A gain with its sign; an en dash where there is none."""
-    return MISSING if pd.isna(value) else f"{value:+.{decimals}f}"
+    return MISSING if absent(value) else f"{value:+.{decimals}f}"
 
 
 def signed_interval(value: float, low: float, high: float, mark: str = "") -> str:
     """``+0.0120 [+0.0040, +0.0211]``, a gain in Dice with a mark after it, and its interval."""
-    if pd.isna(value):
+    if absent(value):
         return MISSING
-    ends = "" if pd.isna(low) else f" [{signed(low, 4)}, {signed(high, 4)}]"
+    ends = "" if absent(low) else f" [{signed(low, 4)}, {signed(high, 4)}]"
     return f"{signed(value, 4)}{mark}{ends}"
 
 
 def one_line(text: str, longest: int = 300) -> str:
     """Text of a user on one line, without control characters (a terminal obeys them), cut short."""
+    if text.isprintable() and "  " not in text and text == text.strip() and len(text) <= longest:
+        return text  # as nearly all are
     plain = "".join(
         " " if char.isspace() else char
         for char in text

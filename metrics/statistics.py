@@ -184,6 +184,9 @@ def _paired(r: ArrayLike, rs: ArrayLike) -> NDArray[np.float64]:
             "a paired gain needs the same cases in both, (n,) or (n_seeds, n)."
         )
     first, second = np.atleast_2d(first), np.atleast_2d(second)
+    gains = second - first
+    if np.isfinite(gains).all():
+        return gains
     absent = np.isnan(np.concatenate([first, second]))
     mismatched = np.flatnonzero(absent.any(axis=0) & ~absent.all(axis=0))
     if mismatched.size:
@@ -191,7 +194,7 @@ def _paired(r: ArrayLike, rs: ArrayLike) -> NDArray[np.float64]:
             f"Case {mismatched[0]} has a score in one arm or seed only; "
             "score both arms against the same references."
         )
-    return (second - first)[:, ~absent.any(axis=0)]
+    return gains[:, ~absent.any(axis=0)]
 
 
 def crossed_interval(
@@ -274,8 +277,8 @@ def _crossed_each(
         stack = np.stack([samples[place] for place in places])
         means = stack.mean(axis=(1, 2))
         deviations = _deviations(stack, n_resamples, seed, upper)
-        ends = np.quantile(deviations, [1 - upper, upper], axis=1) + means
         far = np.count_nonzero(np.abs(deviations) >= np.abs(means)[:, None], axis=1)
+        ends = np.quantile(deviations, [1 - upper, upper], axis=1, overwrite_input=True) + means
         p_values = (1 + far) / (n_resamples + 1)
         for place, low, high, p in zip(places, *ends.tolist(), p_values.tolist(), strict=True):
             found[place] = _Crossed(Interval(low, high), p)

@@ -429,7 +429,7 @@ def test_too_few_cases_and_a_single_seed_are_told() -> None:
     notes = gain_tables.paired_gains(few).notes
     assert any("5 test cases cannot show a difference" in n and "0.062" in n for n in notes)
     assert any(note.startswith("One seed: no training variance.") for note in notes)
-    assert segmentation(few)[0].notes[0].startswith("One seed: no training variance.")
+    assert next(segmentation(few)).notes[0].startswith("One seed: no training variance.")
     enough = gained(12, {"good": 0.05}, (0, 1)).board(seeds=(0, 1))
     assert not any("cannot show" in note for note in gain_tables.paired_gains(enough).notes)
     assert "One seed" not in page(enough)

@@ -97,8 +97,8 @@ def test_what_needs_a_failed_cell_is_blocked_with_the_first_reason(store: Store)
 
 def test_a_record_carries_what_its_cell_stands_for(store: Store) -> None:
     done(store, BOTH, Record(metric="dice", case="a", value=0.25, seconds=9.0))
-    (record,) = collect(StoredRun(store, RUN))
-    assert record == {
+    ((common, (record,)),) = collect(StoredRun(store, RUN))
+    assert {**common, **record} == {
         "cell": BOTH.key[:16],
         "kind": "segment",
         "dataset": "toy",
