@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from bench.cells.segment import first_cases
 from bench.extractor import build_extractor
 from bench.plan import Cell, ExtractorFacts
 from bench.records import Record
+from bench.rows import write_rows
 from bench.store import Store
 from bench.volumes import AXES, VolumeSet
 from metrics.extractors import Extractor
@@ -43,32 +44,30 @@ def run(context: Context) -> list[Record]:
     sha256 = weights_sha256(context.store, context.cell)
     determinants = {key: spec[key] for key in DETERMINANTS}
     cache = FeatureCache(context.store.out / "features", {**determinants, "sha256": sha256})
-    rows = _collected(context, volumes, cache, lambda: _extract(context, volumes))
-    planes = {plane: np.stack([row[plane] for row in rows]) for plane in rows[0]}
-    np.savez(context.artefacts / "features.npz", **cast(dict[str, Any], planes))
+    rows = _rows(context, volumes, cache, lambda: _extract(context, volumes))
+    write_rows(context.artefacts / "features.npz", len(volumes), rows)
     return []
 
 
-def _collected(
+def _rows(
     context: Context, volumes: VolumeSet, cache: FeatureCache, load: Callable[[], Extract]
-) -> list[Features]:
+) -> Iterator[Features]:
     """Features of every volume, in order; the extractor is loaded if any is not in the cache."""
-    keys = [cache.key(stored_image(volumes, i)) for i in range(len(volumes))]
-    found = {key: row for key in dict.fromkeys(keys) if (row := cache.read(key)) is not None}
-    # Equal volumes have one key, and are extracted once.
-    first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in found}
-    missing = sorted(first.values())
-    if missing:
-        extract = load()
-        for start in range(0, len(missing), CHUNK):
-            chosen = missing[start : start + CHUNK]
-            planes = extract(volumes.images(chosen))
-            for position, i in enumerate(chosen):
-                row = {plane: values[position] for plane, values in planes.items()}
-                cache.write(keys[i], row)
-                found[keys[i]] = row
-            context.tick(len(volumes) - len(missing) + start + len(chosen), len(volumes))
-    return [found[key] for key in keys]
+    extract: Extract | None = None
+    for start in range(0, len(volumes), CHUNK):
+        chunk = range(start, min(start + CHUNK, len(volumes)))
+        keys = [cache.key(stored_image(volumes, i)) for i in chunk]
+        found = {key: row for key in dict.fromkeys(keys) if (row := cache.read(key)) is not None}
+        # Equal volumes have one key, and are extracted once.
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        if missing:
+            extract = extract or load()
+            planes = extract(volumes.images([chunk[keys.index(key)] for key in missing]))
+            for position, key in enumerate(missing):
+                found[key] = {plane: values[position] for plane, values in planes.items()}
+                cache.write(key, found[key])
+            context.tick(chunk.stop, len(volumes))
+        yield from (found[key] for key in keys)
 
 
 def stored_image(volumes: VolumeSet, index: int) -> NDArray[Any]:
