@@ -10,6 +10,8 @@ from leaderboard.text import TextTable
 
 LONG = 45
 """From this many rows a table may run over several pages."""
+WIDE = 150
+"""Of more characters in a row a table lies on its side: upright it would be too small to read."""
 
 _SPECIAL = {
     **{char: f"\\{char}" for char in "&%$#_{}"},
@@ -38,7 +40,7 @@ _PREAMBLE = r"""% All tables of the leaderboard; each lies beside this file, to 
 \documentclass{article}
 \usepackage[T1]{fontenc}
 \usepackage[margin=2cm]{geometry}
-\usepackage{booktabs,graphicx,longtable}
+\usepackage{booktabs,graphicx,longtable,rotating}
 \begin{document}
 """
 
@@ -57,7 +59,8 @@ def escape(text: str) -> str:
 
 
 def table(content: TextTable, name: str, basis: str, above: str = "") -> str:
-    """A float with caption, label, booktabs rules and the notes below; long ones a longtable."""
+    """A float with caption, label, booktabs rules and the notes below; a wide one on its side, a
+    long one a longtable."""
     titles = (_NUMBERED.sub("", title) for title in (above, content.title) if title)
     caption = f"\\caption{{{escape(': '.join(titles))}. {escape(basis)}}}\\label{{tab:{name}}}"
     columns = "".join("l" if i < content.names else "r" for i in range(len(content.columns)))
@@ -71,18 +74,25 @@ def table(content: TextTable, name: str, basis: str, above: str = "") -> str:
             f"\\begin{{longtable}}{{{columns}}}\n{caption}\\\\\n\\toprule\n{_head(content)}"
             f"\\midrule\n\\endhead\n{body}\\bottomrule\n\\end{{longtable}}\n{notes}}}\n"
         )
+    kind, place = ("sidewaystable", "") if _width(content) > WIDE else ("table", "[htbp]")
     return (
-        f"\\begin{{table}}[htbp]\n\\centering\n{caption}\\par\\medskip\n"
+        f"\\begin{{{kind}}}{place}\n\\centering\n{caption}\\par\\medskip\n"
         # No wider than the text, and no larger than it was set.
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
         f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{_head(content)}\\midrule\n{body}"
         "\\bottomrule\n\\end{tabular}}\\par\\medskip\n"
-        f"{notes}\\end{{table}}\n"
+        f"{notes}\\end{{{kind}}}\n"
     )
 
 
+def _width(content: TextTable) -> int:
+    """Characters of a row, each column as wide as its widest cell and two between columns."""
+    lines = [[title.split("\n")[-1] for title in content.columns], *content.rows]
+    return sum(2 + max(map(len, column)) for column in zip(*lines, strict=True))
+
+
 def _file(block: Table, basis: str) -> str:
-    needs = "% Needs \\usepackage{booktabs,graphicx,longtable} and T1 fonts.\n"
+    needs = "% Needs \\usepackage{booktabs,graphicx,longtable,rotating} and T1 fonts.\n"
     if block.published:
         basis = "Published numbers of other data, not comparable with this run's."
     return needs + table(block.content, block.name, basis, block.above)

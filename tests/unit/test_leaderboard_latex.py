@@ -107,6 +107,14 @@ def test_a_long_table_may_run_over_pages() -> None:
     assert "longtable" not in latex.table(TextTable("Few", ("G", "F"), rows[:3]), "few", "")
 
 
+def test_a_wide_table_lies_on_its_side() -> None:
+    wide, narrow = (TextTable("T", ("G", "F"), (("g", "1" * n),)) for n in (200, 20))
+    text = latex.table(wide, "wide", "n = 3")
+    assert text.startswith("\\begin{sidewaystable}\n")
+    assert text.endswith("\\end{sidewaystable}\n")
+    assert latex.table(narrow, "narrow", "n = 3").startswith("\\begin{table}[htbp]\n")
+
+
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), max_size=40))
 def test_any_text_survives(text: str) -> None:
     assert unescaped(latex.escape(text)) == minus(text).replace("--", "–")
