@@ -278,11 +278,25 @@ def _crossed_each(
         means = stack.mean(axis=(1, 2))
         deviations = _deviations(stack, n_resamples, seed, upper)
         far = np.count_nonzero(np.abs(deviations) >= np.abs(means)[:, None], axis=1)
-        ends = np.quantile(deviations, [1 - upper, upper], axis=1, overwrite_input=True) + means
+        ends = np.stack([_quantile(deviations, q) for q in (1 - upper, upper)]) + means
         p_values = (1 + far) / (n_resamples + 1)
         for place, low, high, p in zip(places, *ends.tolist(), p_values.tolist(), strict=True):
             found[place] = _Crossed(Interval(low, high), p)
     return found
+
+
+def _quantile(rows: NDArray[np.float64], q: float) -> NDArray[np.float64]:
+    """`numpy.quantile` of each of the rows ``(m, n)``, which it reorders, in a third of its time.
+
+    numpy partitions about one place with vector instructions, and about several without.
+    """
+    n = rows.shape[1]
+    place = q * (n - 1)
+    above = min(int(place) + 1, n - 1)
+    rows.partition(above, axis=1)
+    low, high = rows[:, : max(above, 1)].max(axis=1), rows[:, above]
+    quantiles: NDArray[np.float64] = low + (high - low) * (place - (above - 1))
+    return quantiles
 
 
 def _alike(kinds: Iterable[Kind]) -> Iterator[tuple[Kind, list[int]]]:

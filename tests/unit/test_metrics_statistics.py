@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from metrics.statistics import (
+    _quantile,
     bootstrap_interval,
     crossed_interval,
     crossed_p,
@@ -190,6 +191,20 @@ def test_the_interval_of_a_gain_is_that_of_t() -> None:
             ratios.append((high - low) / (2 * quantile * gains.std(ddof=1) / np.sqrt(n)))
     assert np.mean(ratios) == pytest.approx(1.0, abs=0.03)
     assert np.std(ratios) < 0.08
+
+
+@given(
+    rows=st.integers(1, 40).flatmap(
+        lambda n: st.lists(
+            st.lists(st.floats(-1e3, 1e3), min_size=n, max_size=n), min_size=1, max_size=3
+        )
+    ),
+    q=st.sampled_from([0.0, 0.025, 0.3, 0.5, 0.975, 1.0]),
+)
+def test_quantiles_are_those_of_numpy(rows: list[list[float]], q: float) -> None:
+    values = np.array(rows)
+    expected = np.quantile(values, q, axis=1)
+    np.testing.assert_allclose(_quantile(values, q), expected, rtol=1e-12, atol=1e-9)
 
 
 def test_seeds_that_agree_change_nothing_and_one_seed_is_no_seed() -> None:
