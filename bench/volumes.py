@@ -27,6 +27,7 @@ FORMAT_VERSION = 1
 
 Image = NDArray[np.floating[Any]]
 Label = NDArray[np.uint8]
+Affine = tuple[tuple[float, ...], ...]
 
 
 class Sample(NamedTuple):
@@ -41,7 +42,7 @@ class Case:
     """What is known of one case beside its voxels."""
 
     id: str
-    affine: tuple[tuple[float, ...], ...]  # (4, 4): voxel index to RAS millimetres
+    affine: Affine  # (4, 4): voxel index to RAS millimetres
     checksum: str  # sha256 of the voxels as stored
     source: dict[str, Any] = field(default_factory=dict)
 
@@ -86,19 +87,23 @@ class VolumeSet:
                 f"{path} has format {meta['format']}, this version reads {FORMAT_VERSION}; "
                 "prepare the data again."
             )
-        cases = tuple(
-            Case(c["id"], tuple(map(tuple, c["affine"])), c["checksum"], c.get("source", {}))
-            for c in meta["cases"]
-        )
+        # What thousands of cases share is kept once.
+        images, labels = folder / "images.npy", folder / "labels.npy"
+        affines: dict[Affine, Affine] = {}
+        cases = []
+        for case in meta["cases"]:
+            affine = tuple(map(tuple, case.pop("affine")))
+            affine = affines.setdefault(affine, affine)
+            cases.append(Case(case["id"], affine, case["checksum"], case.get("source", {})))
         x, y, z = meta["grid"]
-        rows = tuple((folder / "images.npy", i) for i in range(len(cases)))
-        label_rows = tuple((folder / "labels.npy", i) for i in range(len(cases)))
+        rows = tuple((images, i) for i in range(len(cases)))
+        label_rows = tuple((labels, i) for i in range(len(cases)))
         return cls(
             grid=(x, y, z),
             label_names={int(k): v for k, v in meta["labels"].items()},
-            cases=cases,
+            cases=tuple(cases),
             rows=rows,
-            label_rows=label_rows if (folder / "labels.npy").is_file() else None,
+            label_rows=label_rows if labels.is_file() else None,
             provenance=meta["provenance"],
         )
 
@@ -339,7 +344,8 @@ class VolumeSetWriter:
             ],
         }
         unfinished = self.folder / "set.json.tmp"
-        unfinished.write_text(json.dumps(meta, indent=1), encoding="utf-8")
+        with unfinished.open("w", encoding="utf-8") as text:
+            json.dump(meta, text, indent=1)
         os.replace(unfinished, self.folder / "set.json")
         return VolumeSet.open(self.folder)
 
