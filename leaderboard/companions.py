@@ -124,7 +124,8 @@ def _of_arms(inputs: Inputs) -> pd.DataFrame:
 def _by_seed(rows: pd.DataFrame) -> pd.Series[float]:
     """A value by arm, metric and seed: a mean over cases, or, of counts, a sum over them."""
     key = [*ARM_KEY, "metric", "seed"]
-    rows = rows.sort_values([*key, "case", "label"], kind="stable")
+    # Within a group by case and label, so that no mean depends on the order of the records.
+    rows = rows.sort_values(["case", "label"], kind="stable")
     dice = rows["metric"] == "dice"
     counts = rows["metric"].isin(COUNTS)
     error = rows["metric"] == "volume_error"
