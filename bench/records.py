@@ -90,10 +90,11 @@ def cells_frame(rows: Sequence[CellRow]) -> pd.DataFrame:
 
 
 def records_csv(records: pd.DataFrame) -> str:
-    """What `DataFrame.to_csv` writes, in half its time: a large grid has millions of fields."""
+    """What `DataFrame.to_csv` writes of a `records_frame`, in half its time: a large grid has
+    millions of fields."""
     columns: list[list[Any]] = [records[column].tolist() for column in records]
     for place, column in enumerate(records):
-        if records.dtypes.iloc[place] == "float64" and records[column].hasnans:
+        if column in _NUMERIC and records[column].hasnans:
             columns[place] = ["" if value != value else value for value in columns[place]]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -130,8 +131,10 @@ def _frame(
     values: dict[str, Any] = {}
     for column in columns:
         text = column not in _NUMERIC
-        absent = "" if text else 0 if column in _ZERO else float("nan")
+        absent: Any = "" if text else _ZERO.get(column, float("nan"))
         shared = [common.get(column, absent) if column in given else absent for common, _ in groups]
+        if not text:
+            shared = [absent if value is None else value for value in shared]
         alike = column not in own
         if not alike:
             shared = [
@@ -144,8 +147,8 @@ def _frame(
             found = found.repeat(counts) if text else np.repeat(found, counts)
         values[column] = found
     frame = pd.DataFrame(values, columns=list(columns))
-    return frame.fillna(dict.fromkeys(_ZERO, 0))
+    return frame.fillna(_ZERO)
 
 
-_ZERO = ("seed", "ratio")
+_ZERO = {"seed": 0, "ratio": 0.0}
 _NUMERIC = {"seed", "ratio", "value", "low", "high", "n_real", "n_synthetic", "seconds"}

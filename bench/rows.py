@@ -23,8 +23,10 @@ def write_rows(path: Path, n: int, rows: Iterable[Mapping[str, NDArray[np.float6
         rows: the arrays of one row by name, float64; all rows have the same names and shapes.
 
     Raises:
-        ValueError: another number of rows, or rows that differ in names or shapes.
+        ValueError: no rows, another number of them, or rows that differ in names or shapes.
     """
+    if n < 1:
+        raise ValueError(f"{n} rows are to be written to {path.name}; expected at least one.")
     shapes: dict[str, tuple[int, ...]] = {}
     count = 0
     with TemporaryDirectory(dir=path.parent, prefix=".rows-") as folder, ExitStack() as opened:

@@ -89,11 +89,11 @@ class VolumeSet:
             )
         # What thousands of cases share is kept once.
         images, labels = folder / "images.npy", folder / "labels.npy"
-        affines: dict[Affine, Affine] = {}
+        affines: dict[str, Affine] = {}
         cases = []
         for case in meta["cases"]:
             affine = tuple(map(tuple, case.pop("affine")))
-            affine = affines.setdefault(affine, affine)
+            affine = affines.setdefault(repr(affine), affine)  # equal to the sign of a zero
             cases.append(Case(case["id"], affine, case["checksum"], case.get("source", {})))
         x, y, z = meta["grid"]
         rows = tuple((images, i) for i in range(len(cases)))

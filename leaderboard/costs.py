@@ -95,7 +95,7 @@ def _trainings(inputs: Inputs) -> pd.DataFrame:
 
 def _sum(values: Sequence[float]) -> float:
     """Nan where nothing was measured: 0 would be a measurement."""
-    return math.fsum(values) if values else NAN
+    return sum(values) if values else NAN
 
 
 def _devices_by(rows: pd.DataFrame, column: str) -> dict[str, str]:

@@ -38,7 +38,7 @@ def _of_generators(rows: pd.DataFrame, info: RunInfo, names: Sequence[str]) -> p
     """
     needed_by: dict[str, list[str]] = {}
     for name, cells in info.stages.items():
-        for cell in cells:
+        for cell in dict.fromkeys(cells):
             needed_by.setdefault(cell, []).append(name)
     place = {(name, cell): n for name, own in info.stages.items() for n, cell in enumerate(own)}
     rank = {name: n for n, name in enumerate(names)}

@@ -112,8 +112,11 @@ def in_order(asked: Sequence[str], *found: Iterable[str]) -> list[str]:
 
 
 def places(values: pd.Series[str], names: Sequence[str]) -> NDArray[np.intp]:
-    """Place of each value among the names, which hold it."""
-    return np.asarray(pd.Categorical(values, categories=list(names)).codes, dtype=np.intp)
+    """Place of each value among the names; ValueError if one is none of them."""
+    codes = np.asarray(pd.Categorical(values, categories=list(names)).codes, dtype=np.intp)
+    if (codes < 0).any():
+        raise ValueError(f"{values[codes < 0].iloc[0]!r} is none of {', '.join(names)}.")
+    return codes
 
 
 def generators_in_order(info: RunInfo, *found: Iterable[str]) -> list[str]:

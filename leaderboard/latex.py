@@ -12,6 +12,8 @@ LONG = 45
 """From this many rows a table may run over several pages."""
 WIDE = 150
 """Of more characters in a row a table lies on its side: upright it would be too small to read."""
+TALL = 30
+"""Of more rows it does not: a page on its side is less high."""
 
 _SPECIAL = {
     **{char: f"\\{char}" for char in "&%$#_{}"},
@@ -74,7 +76,8 @@ def table(content: TextTable, name: str, basis: str, above: str = "") -> str:
             f"\\begin{{longtable}}{{{columns}}}\n{caption}\\\\\n\\toprule\n{_head(content)}"
             f"\\midrule\n\\endhead\n{body}\\bottomrule\n\\end{{longtable}}\n{notes}}}\n"
         )
-    kind, place = ("sidewaystable", "") if _width(content) > WIDE else ("table", "[htbp]")
+    sideways = _width(content) > WIDE and len(content.rows) <= TALL
+    kind, place = ("sidewaystable", "") if sideways else ("table", "[htbp]")
     return (
         f"\\begin{{{kind}}}{place}\n\\centering\n{caption}\\par\\medskip\n"
         # No wider than the text, and no larger than it was set.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,22 +53,34 @@ def run(context: Context) -> list[Record]:
 def _rows(
     context: Context, volumes: VolumeSet, cache: FeatureCache, load: Callable[[], Extract]
 ) -> Iterator[Features]:
-    """Features of every volume, in order; the extractor is loaded if any is not in the cache."""
-    extract: Extract | None = None
-    for start in range(0, len(volumes), CHUNK):
-        chunk = range(start, min(start + CHUNK, len(volumes)))
-        keys = [cache.key(stored_image(volumes, i)) for i in chunk]
-        found = {key: row for key in dict.fromkeys(keys) if (row := cache.read(key)) is not None}
-        # Equal volumes have one key, and are extracted once.
-        missing = [key for key in dict.fromkeys(keys) if key not in found]
-        if missing:
-            extract = extract or load()
-            planes = extract(volumes.images([chunk[keys.index(key)] for key in missing]))
-            for position, key in enumerate(missing):
-                found[key] = {plane: values[position] for plane, values in planes.items()}
-                cache.write(key, found[key])
-            context.tick(chunk.stop, len(volumes))
-        yield from (found[key] for key in keys)
+    """Features of every volume, in order; the extractor is loaded if any is not in the cache.
+
+    Equal volumes have one key, and are extracted once. Rows wait in the cache for their turn; in
+    memory only those that it could not keep.
+    """
+    keys = [cache.key(stored_image(volumes, i)) for i in range(len(volumes))]
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    missing = sorted(i for key, i in first.items() if not cache.path(key).is_file())
+    extractor = functools.cache(load)
+
+    def extracted(indices: Sequence[int]) -> dict[str, Features]:
+        planes = extractor()(volumes.images(indices))
+        rows = {
+            keys[i]: {plane: values[position] for plane, values in planes.items()}
+            for position, i in enumerate(indices)
+        }
+        for key, row in rows.items():
+            cache.write(key, row)
+        return rows
+
+    kept: dict[str, Features] = {}
+    for start in range(0, len(missing), CHUNK):
+        rows = extracted(missing[start : start + CHUNK])
+        kept |= {key: row for key, row in rows.items() if not cache.path(key).is_file()}
+        context.tick(len(volumes) - len(missing) + start + len(rows), len(volumes))
+    for i, key in enumerate(keys):
+        # None is a file that is damaged, or gone by now.
+        yield kept.get(key) or cache.read(key) or extracted([i])[key]
 
 
 def stored_image(volumes: VolumeSet, index: int) -> NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -180,6 +181,44 @@ def test_equal_volumes_are_extracted_once(store: Store, toy: type[Toy]) -> None:
     assert toy.seen == 3 * 2
     np.testing.assert_allclose(found[11], found[0] / 2, rtol=1e-3)
     np.testing.assert_array_equal(np.delete(found, 11, axis=0), found[:1].repeat(19, axis=0))
+
+
+def test_what_a_patchy_cache_lacks_is_extracted_together_and_told_to_the_end(
+    store: Store, toy: type[Toy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(fresh: Path) -> None:
+        with VolumeSetWriter(fresh / "synthetic", GRID, LABELS) as writer:
+            for i in range(24):
+                image = np.random.default_rng(i % 12).random(GRID).astype(np.float16)
+                writer.append(f"c-{i}", image)
+
+    needs = {"synthetic": finished(store, Cell("sample", {"plugin": "copies"}), fill)}
+    every = extract(store, "synthetic", 24, needs)
+    for file in files(store)[::2]:
+        file.unlink()
+    batches: list[int] = []
+    told: list[tuple[int, int]] = []
+    called = toy.__call__
+
+    def count(self: Toy, volumes: NDArray[Any]) -> NDArray[np.float64]:
+        batches.append(len(volumes))
+        return called(self, volumes)
+
+    monkeypatch.setattr(toy, "__call__", count)
+    monkeypatch.setattr(Context, "tick", lambda self, step, total: told.append((step, total)))
+    again = extract(store, "synthetic", 24, needs)
+    assert sum(batches) == 3 * 6
+    assert max(batches) == 4  # volumes that `plane_features` has in memory
+    assert told == [(24, 24)]
+    # Where nothing can be kept, equal volumes are extracted once all the same.
+    batches.clear()
+    shutil.rmtree(store.out / "features")
+    (store.out / "features").write_text("in the way")
+    uncached = extract(store, "synthetic", 24, needs)
+    assert sum(batches) == 3 * 12
+    for plane in PLANES:
+        np.testing.assert_array_equal(again[plane], every[plane])
+        np.testing.assert_array_equal(uncached[plane], every[plane])
 
 
 @pytest.mark.parametrize(

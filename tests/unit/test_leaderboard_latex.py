@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,8 @@ def test_a_long_table_may_run_over_pages() -> None:
 
 def test_a_wide_table_lies_on_its_side() -> None:
     wide, narrow = (TextTable("T", ("G", "F"), (("g", "1" * n),)) for n in (200, 20))
+    many = replace(wide, rows=wide.rows * (latex.TALL + 1))
+    assert "sideways" not in latex.table(many, "many", "n = 3")
     text = latex.table(wide, "wide", "n = 3")
     assert text.startswith("\\begin{sidewaystable}\n")
     assert text.endswith("\\end{sidewaystable}\n")
@@ -121,7 +124,11 @@ def test_any_text_survives(text: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex here")
-def test_all_tables_compile(made: Page, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wide", [latex.WIDE, 10])
+def test_all_tables_compile(
+    made: Page, tmp_path: Path, wide: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latex, "WIDE", wide)
     for name, content in latex.files(made).items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     ran = subprocess.run(

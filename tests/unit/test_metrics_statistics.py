@@ -193,6 +193,7 @@ def test_the_interval_of_a_gain_is_that_of_t() -> None:
     assert np.std(ratios) < 0.08
 
 
+@settings(deadline=None)
 @given(
     rows=st.integers(1, 40).flatmap(
         lambda n: st.lists(

@@ -57,7 +57,7 @@ AWKWARD = st.one_of(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(
     texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=3, max_size=3),
     values=st.lists(AWKWARD, min_size=3, max_size=3),

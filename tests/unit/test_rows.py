@@ -31,14 +31,15 @@ def test_it_is_byte_for_byte_that_of_numpy(
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     def peak(n: int) -> int:
-        row = {"axial": np.zeros(20_000)}
         tracemalloc.start()
-        write_rows(tmp_path / f"{n}.npz", n, (row for _ in range(n)))
+        write_rows(tmp_path / f"{n}.npz", n, ({"axial": np.zeros(20_000)} for _ in range(n)))
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
 
     assert peak(200) < peak(5) + 100_000  # 200 rows are 32 MB
+    with pytest.raises(ValueError, match="0 rows are to be written"):
+        write_rows(tmp_path / "none.npz", 0, [])
 
 
 @pytest.mark.parametrize(
