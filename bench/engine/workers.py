@@ -30,6 +30,7 @@ HEARTBEATS_MISSED_S = 10
 PROGRAMS = Path(sys.executable).parent
 OWN_PROGRAMS = f"export PATH={shlex.quote(str(PROGRAMS))}:$PATH"
 """Parsl starts its own by their names, and this environment need not be activated."""
+POOL = f"{shlex.quote(sys.executable)} -m bench.engine.pool"
 DRAIN_S = 30
 """A Slurm job takes cells only in its first seconds: more than it needs to register, and less than
 most cells take."""
@@ -124,6 +125,7 @@ def parsl_config(config: EngineConfig, executor: HighThroughputExecutor, folder:
 def executor(config: EngineConfig, folder: Path) -> HighThroughputExecutor:
     """Workers that end within seconds once the driver is gone."""
     from parsl.executors import HighThroughputExecutor
+    from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
     from parsl.jobs.error_handlers import windowed_error_handler
     from parsl.providers import LocalProvider
 
@@ -132,6 +134,7 @@ def executor(config: EngineConfig, folder: Path) -> HighThroughputExecutor:
     return HighThroughputExecutor(
         label="cells",
         address=config.address,
+        launch_cmd=POOL + DEFAULT_LAUNCH_CMD.removeprefix("process_worker_pool.py"),
         interchange_launch_cmd=[*tied, str(PROGRAMS / "interchange.py")],
         heartbeat_period=HEARTBEAT_S,
         heartbeat_threshold=HEARTBEATS_MISSED_S,

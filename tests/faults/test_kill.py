@@ -27,12 +27,13 @@ ENGINES: dict[str, tuple[str, ...]] = {"inline": (), "workers": ("--workers", "2
 TARGETS = {
     "driver": "bench.cli.main",
     "interchange": "interchange",  # its script, or the title that it gives itself
-    "pool": "process_worker_pool",
-    "worker": "multiprocessing.spawn",
+    "pool": "bench.engine.pool",
+    "worker": "multiprocessing.spawn",  # or the server that the pool has started before them
+    "server": "multiprocessing.spawn",
     "cell": "multiprocessing.forkserver",  # cells look like the server that they are forked from
 }
 PAIRS = [("inline", "driver"), *(("workers", name) for name in (*TARGETS, "everything"))]
-SURVIVED = {"pool", "worker", "cell"}
+SURVIVED = {"pool", "worker", "server", "cell"}
 """Kills that a driver takes in its stride."""
 ORPHANS_END_S = 60
 
@@ -61,6 +62,8 @@ def kill(family: Family, driver: subprocess.Popen[str], target: str, chance: ran
         members = [p for p in members if p.pid == driver.pid]
     elif target != "everything":
         members = [p for p in members if TARGETS[target] in command_of(p)]
+        if target == "server":
+            members = sorted(members, key=psutil.Process.create_time)[:1]
         members = chance.sample(members, min(1, len(members)))
     told = [f"{p.pid} {command_of(p)[:60]}" for p in members]
     for process in members:
@@ -124,7 +127,7 @@ def agree(out: Path, calm: Path) -> None:
         ("workers", "everything"),
         *(
             pytest.param("workers", name, marks=pytest.mark.long)
-            for name in ("driver", "interchange", "pool", "worker", "cell")
+            for name in ("driver", "interchange", "pool", "worker", "server", "cell")
         ),
     ],
 )
