@@ -30,7 +30,7 @@ HEARTBEATS_MISSED_S = 10
 PROGRAMS = Path(sys.executable).parent
 OWN_PROGRAMS = f"export PATH={shlex.quote(str(PROGRAMS))}:$PATH"
 """Parsl starts its own by their names, and this environment need not be activated."""
-POOL = f"{shlex.quote(sys.executable)} -m bench.engine.pool"
+POOL = f"{shlex.quote(sys.executable)} -P -m bench.engine.pool"  # -P: not from the folder it is in
 DRAIN_S = 30
 """A Slurm job takes cells only in its first seconds: more than it needs to register, and less than
 most cells take."""
