@@ -25,11 +25,11 @@ from generators.control import (
 from generators.data import label_ids
 from generators.diffusion import Predict, make_process
 from generators.diffusion_fit import (
-    PREVIEW_STEPS,
     PREVIEW_VOLUMES,
     VALIDATION_CASES,
     DiffusionConfig,
     diffusion_loss,
+    preview_sampling,
 )
 from generators.label_autoencoder import (
     LabelAutoencoderConfig,
@@ -38,7 +38,7 @@ from generators.label_autoencoder import (
 )
 from generators.latents import Encode, Latents, encode_all, encode_training, loaded, scale_factor
 from generators.ldm import decode_images, image_autoencoder, image_encoder
-from generators.sampler import SamplingConfig, denoise
+from generators.sampler import chunks, denoise
 from generators.unet import build_unet
 
 if TYPE_CHECKING:
@@ -198,14 +198,15 @@ def _preview(
     if not len(val):
         return None
     process = make_process(guidance.ldm.process)
-    sampling = SamplingConfig(steps=min(PREVIEW_STEPS, process.timesteps))
+    sampling = preview_sampling(process)
     shape = latents.values.shape[1:]
+    cases = range(min(len(val), PREVIEW_VOLUMES))
 
     def preview(shown: Networks) -> NDArray[np.float32]:
         images: list[NDArray[np.float32]] = []
-        for i in range(min(len(val), PREVIEW_VOLUMES)):  # one by one, as it needs less memory
-            predict = guidance.predict(shown, condition(val.labels([i])))
-            z = denoise(process, predict, [i], shape, sampling, run)
+        for rows in chunks(cases, guidance.config.training.batch_size):
+            predict = guidance.predict(shown, condition(val.labels(rows)))
+            z = denoise(process, predict, rows, shape, sampling, run)
             images += decode_images(network, z / latents.scale, run)
         return np.stack(images)
 

@@ -136,6 +136,7 @@ class DDPM3D(Generator):
                 self._shape(channels, run.grid),
                 lambda x: to_unit_range(pixelshuffle(x, 3, c.space_to_depth)[:, :1]),
                 run,
+                c.training.batch_size,
             ),
         )
         return {"unet": kept}

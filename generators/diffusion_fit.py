@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.generator import Frozen
 from bench.training import Preview, TrainingConfig, train
 from generators.diffusion import Predict, Process, ProcessConfig, TimestepConfig
-from generators.sampler import SamplingConfig, denoise
+from generators.sampler import SamplingConfig, chunks, denoise
 from generators.unet import UNetConfig
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Decode = Callable[[Tensor], NDArray[np.float32]]  # (B, C, d, h, w) -> (B, D, H, W) in [0, 1]
 
-PREVIEW_VOLUMES, PREVIEW_STEPS = 4, 20
+PREVIEW_VOLUMES, PREVIEW_STEPS = 4, 10
 VALIDATION_CASES = 16
 """Validation inside a fit looks at this many cases at most; it watches, it does not judge."""
 
@@ -106,18 +106,26 @@ def fit_diffusion(
     return kept["unet"]
 
 
-def drawn(process: Process, shape: tuple[int, ...], decode: Decode, run: Run) -> Preview:
+def drawn(
+    process: Process, shape: tuple[int, ...], decode: Decode, run: Run, batch_size: int
+) -> Preview:
     """A preview of training: the volumes 0 to 3 of a few steps, always from the same noise.
 
-    They are drawn one by one, so that looking on needs less memory than training.
+    They are drawn in the training's batches and decoded one by one, so that looking on needs less
+    memory than training.
     """
-    sampling = SamplingConfig(steps=min(PREVIEW_STEPS, process.timesteps))
+    sampling = preview_sampling(process)
 
     def preview(networks: Mapping[str, nn.Module]) -> NDArray[np.float32]:
-        volumes = [
-            decode(denoise(process, networks["unet"], [i], shape, sampling, run))
-            for i in range(PREVIEW_VOLUMES)
+        drawn = [
+            denoise(process, networks["unet"], rows, shape, sampling, run)
+            for rows in chunks(range(PREVIEW_VOLUMES), batch_size)
         ]
-        return np.concatenate(volumes)
+        return np.concatenate([decode(x) for x in torch.split(torch.cat(drawn), 1)])
 
     return preview
+
+
+def preview_sampling(process: Process) -> SamplingConfig:
+    """Few steps, of second order."""
+    return SamplingConfig(steps=min(PREVIEW_STEPS, process.timesteps), solver="dpm++2m")

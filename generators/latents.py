@@ -111,7 +111,8 @@ def fit_latent_diffusion(
     show = None
     if decode is not None:
         picture = decode
-        show = drawn(process, values.shape[1:], lambda z: picture(z / latents.scale), run)
+        shape, batch = values.shape[1:], config.training.batch_size
+        show = drawn(process, shape, lambda z: picture(z / latents.scale), run, batch)
     kept = fit_diffusion(
         config,
         unet,

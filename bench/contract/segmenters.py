@@ -76,6 +76,30 @@ class SegmenterSubject:
             return str(error) or "no reason"
         return ""
 
+    def place(self, name: str) -> Path:
+        """The folder of a fit."""
+        return self.folder / self.name / name
+
+    def train(self, folder: Path, stop_after: int = 0) -> None:
+        train_few_steps(self.name, self.config, self.sets, folder, stop_after)
+
+    @cached_property
+    def base(self) -> Path:
+        """The fit that others are compared with."""
+        self.train(self.place("base"))
+        return self.place("base")
+
+    @cached_property
+    def stopped(self) -> Path:
+        """A fit that was stopped and begun again."""
+        stir()
+        folder = self.place("stopped")
+        try:
+            self.train(folder, STOP)
+        except Interrupted:
+            self.train(folder)
+        return folder
+
     def network(self, grid: Grid | None = None, inputs: int = 1, out: int = CLASSES) -> nn.Module:
         """Its weights drawn anew from one seed."""
         return build(self.name, self.config, grid or self.grid, inputs, out)
@@ -256,13 +280,12 @@ def weights(subject: SegmenterSubject) -> None:
     again = subject.network()
     if difference := first_difference(first.state_dict(), again.state_dict()):
         raise Broken(f"two networks of one seed differ at {difference}")
-    x = volumes(subject.grid)
-    logits_of(first.train(), x)
     with torch.no_grad():
-        first.train()(x)  # statistics, where it keeps some
+        first.train()(volumes(subject.grid))  # statistics, where it keeps some
     path = subject.folder / f"{subject.name}-weights.pt"
     torch.save(first.state_dict(), path)
     again.load_state_dict(torch.load(path, weights_only=True))
+    x = volumes(subject.grid, 1)
     if not torch.equal(logits_of(first, x), logits_of(again, x)):
         raise Broken("another network with the same state dict gives other logits")
 
@@ -275,7 +298,7 @@ def weights(subject: SegmenterSubject) -> None:
 )
 def process_left_alone(subject: SegmenterSubject) -> None:
     before = process_state()
-    logits_of(subject.network(), volumes(subject.grid))
+    logits_of(subject.network(), volumes(subject.grid, 1))
     found = changes(before, process_state())
     restore(before)
     if found:
@@ -289,10 +312,13 @@ def process_left_alone(subject: SegmenterSubject) -> None:
     needs=["gradients", "weights"],
 )
 def deterministic(subject: SegmenterSubject) -> None:
-    stir()
-    again = subject.folder / subject.name / "again"
-    _train(subject, again)
-    _compare(_base(subject), again, "two fits")
+    try:
+        _compare(subject.base, subject.stopped, "")
+    except Exception:  # by chance, or because it was stopped
+        stir()
+        again = subject.place("again")
+        subject.train(again)
+        _compare(subject.base, again, "two fits")
 
 
 @require(
@@ -302,12 +328,7 @@ def deterministic(subject: SegmenterSubject) -> None:
     needs=["deterministic"],
 )
 def resume(subject: SegmenterSubject) -> None:
-    stopped = subject.folder / subject.name / "stopped"
-    try:
-        _train(subject, stopped, STOP)
-    except Interrupted:
-        _train(subject, stopped)
-    _compare(_base(subject), stopped, "stopped and begun again")
+    _compare(subject.base, subject.stopped, "stopped and begun again")
 
 
 @require(
@@ -317,9 +338,9 @@ def resume(subject: SegmenterSubject) -> None:
     needs=["deterministic"],
 )
 def another_process(subject: SegmenterSubject) -> None:
-    there = subject.folder / subject.name / "elsewhere"
+    there = subject.place("elsewhere")
     elsewhere(subject.plugins, train_few_steps, subject.name, subject.config, subject.sets, there)
-    _compare(_base(subject), there, "in another process")
+    _compare(subject.base, there, "in another process")
 
 
 @require(
@@ -331,21 +352,9 @@ def another_process(subject: SegmenterSubject) -> None:
 def other_grid(subject: SegmenterSubject) -> None:
     if subject.refusal(OTHER):
         return
-    shape = tuple(logits_of(subject.network(OTHER), volumes(OTHER)).shape)
-    if shape != (2, CLASSES, *OTHER):
-        raise Broken(f"the logits have the shape {shape}, not {(2, CLASSES, *OTHER)}")
-
-
-def _base(subject: SegmenterSubject) -> Path:
-    """The folder of the fit that others are compared with."""
-    folder = subject.folder / subject.name / "base"
-    if not (folder / "weights.pt").is_file():
-        _train(subject, folder)
-    return folder
-
-
-def _train(subject: SegmenterSubject, folder: Path, stop_after: int = 0) -> None:
-    train_few_steps(subject.name, subject.config, subject.sets, folder, stop_after)
+    shape = tuple(logits_of(subject.network(OTHER), volumes(OTHER, 1)).shape)
+    if shape != (1, CLASSES, *OTHER):
+        raise Broken(f"the logits have the shape {shape}, not {(1, CLASSES, *OTHER)}")
 
 
 def train_few_steps(

@@ -18,7 +18,7 @@ from bench.volumes import VolumeSet, VolumeSetWriter
 GRID: Grid = (32, 32, 32)
 LARGER: Grid = (64, 64, 64)  # for networks that cannot take the one above
 OTHER: Grid = (32, 48, 32)  # unequal sides, one no power of two; every run's sides divide by 16
-STEPS, STOP = 4, 2  # of a fit, and the one after which a fit is stopped
+STEPS, STOP = 3, 1  # of a fit, and the one after which a fit is stopped
 BATCH = 2
 SAMPLING_STEPS = 3
 CASES = {"train": 4, "val": 2, "other": 2, "test": 2, "held": 2}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,22 +69,10 @@ def expect_whole_tables(out: Path, tasks: list[str]) -> None:
     assert page.count("Overall mean") >= len(GENERATORS)
 
 
-@pytest.fixture
-def two_threads() -> Iterator[tuple[str, str]]:
-    """Options for two threads: this long run is alone on the machine, as a user's is."""
-    import torch
-
-    before = torch.get_num_threads()
-    yield "--set", "device.threads=2"
-    torch.set_num_threads(before)
-
-
 @pytest.mark.slow
-def test_all_generators_and_segmenters_on_the_phantom(
-    bench: Bench, two_threads: tuple[str, str], tmp_path: Path
-) -> None:
+def test_all_generators_and_segmenters_on_the_phantom(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = ["run", "--out", out, *settings("quick"), "--set", "data.cases=8", *two_threads]
+    command = ["run", "--out", out, *settings("quick"), "--set", "data.cases=8"]
     ran = bench(*command)
     assert ran.code == 0, ran.err
     expect_whole_tables(out, ["liver-only", "vein-only", "hcc-only", "multi-class"])

@@ -60,8 +60,9 @@ def test_a_preview_shows_the_first_volumes_of_a_few_steps(tmp_path: Path) -> Non
         assert x.shape == (1, *SHAPE)  # one at a time, whatever the training's batch
         return x[:, 0].sigmoid().numpy()
 
-    shown = drawn(process, SHAPE, decode, run)({"unet": unet})
-    x = denoise(process, unet, [0, 1, 2, 3], SHAPE, SamplingConfig(steps=10), run)
+    shown = drawn(process, SHAPE, decode, run, batch_size=3)({"unet": unet})
+    few = SamplingConfig(steps=10, solver="dpm++2m")
+    x = denoise(process, unet, [0, 1, 2, 3], SHAPE, few, run)
     np.testing.assert_allclose(shown, x[:, 0].sigmoid().numpy(), atol=1e-4)
 
 
