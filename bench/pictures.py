@@ -288,8 +288,11 @@ def _by_place(volumes: VolumeSet, label: NDArray[np.uint8]) -> NDArray[np.uint8]
     return placed
 
 
+SEGMENTER_SCALARS = ("val/dice", "loss/all")
+
+
 def read_segmenter_curves(runs: Sequence[StoredRun]) -> dict[str, dict[str, pd.DataFrame]]:
-    """Validation Dice of the paper's arms while they were trained, of each arm's first seed.
+    """Scalars of the paper's arms while they were trained, of each arm's first seed.
 
     The key is "R" or "R+S" with the generator, then segmenter and task. What is gone or torn is not
     missed.
@@ -311,7 +314,7 @@ def read_segmenter_curves(runs: Sequence[StoredRun]) -> dict[str, dict[str, pd.D
                 continue
             with suppress(OSError, ValueError, KeyError):
                 curve = pd.read_csv(path)
-                curve = curve[curve["name"] == "val/dice"]
+                curve = curve[curve["name"].isin(SEGMENTER_SCALARS)]
                 if len(curve):
                     curves.setdefault(arm, {})[panel] = curve
     return curves

@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
     from leaderboard.model import Leaderboard
 
-WATCHED = ("val/psnr", "val/dice", "val/loss")
-"""What a curve shows of a stage: the first of these that it has, else its losses in training."""
+WATCHED = {
+    "val/psnr": "PSNR in dB, validation",
+    "val/dice": "Dice, validation",
+    "val/loss": "loss, validation",
+}
+"""What a curve shows of a stage, and in words: the first of these that was measured at least twice,
+else its losses in training."""
 
 Curves = Mapping[str, pd.DataFrame]  # panel -> step, name, value
 
@@ -42,8 +47,8 @@ def curve_figure(
         place, scalars = 0, dict[str, None]()
         for number, (variant, curves) in enumerate(variants.items()):
             for name, line in watched(curves.get(stage)):
-                scalars[name] = None
-                told = variant if one_legend else f"{variant} {name}".strip()
+                scalars[in_words(name)] = None
+                told = variant if one_legend else f"{variant} {in_words(name)}".strip()
                 single = "o" if len(line) == 1 else ""
                 axis.plot(
                     line["step"],
@@ -58,6 +63,7 @@ def curve_figure(
                 place += 1
         axis.set_title(plain(stage, 60), fontsize=8)
         axis.set_xlabel("step", fontsize=7)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         tidy(axis)
         axis.tick_params(labelsize=7)
         if one_legend:
@@ -108,15 +114,27 @@ def segmenter_curve_figure(leaderboard: Leaderboard, curves: Mapping[str, Curves
 
 
 def watched(curve: pd.DataFrame | None) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The scalars worth a line: of validation where there are some, else losses, smoothed."""
+    """The scalars worth a line: of validation where there are two or more, else losses, smoothed;
+    where there are none, the one of validation."""
     if curve is None or not len(curve):
         return
-    names = set(curve["name"])
-    chosen = [name for name in WATCHED if name in names][:1]
-    for name in chosen or sorted(name for name in names if name.startswith("loss/")):
+    counts = curve["name"].value_counts()
+    seen = [name for name in WATCHED if name in counts]
+    losses = sorted(name for name in counts.index if name.startswith(LOSS))
+    lines = [name for name in seen if counts[name] > 1]
+    for name in lines[:1] or losses or seen[:1]:
         line = curve[curve["name"] == name]
-        if not chosen:
+        if name in losses:
             window = max(1, len(line) // 50)
             smooth = line["value"].rolling(window, min_periods=1).mean()
             line = line.assign(value=smooth).iloc[:: max(1, window // 2)]
         yield name, line
+
+
+LOSS = "loss/"
+
+
+def in_words(name: str) -> str:
+    """A scalar of a curve as a reader knows it."""
+    part = name.removeprefix(LOSS)
+    return WATCHED.get(name) or ("loss, training" if part == "all" else f"loss of {part}, training")

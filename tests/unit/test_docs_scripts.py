@@ -106,12 +106,14 @@ def test_curves_are_those_of_validation_where_there_are_some(scripts: Any, tmp_p
     cell = Cell("fit", {"n": 1}, {}, Tags(generator="ldm-vae", stage="image-ldm"))
     work = Store(tmp_path).work(cell.key)
     work.mkdir(parents=True)
-    (work / "fit.csv").write_text("step,name,value\n1,loss/all,3\n2,loss/all,2\n2,val/loss,5\n")
+    (work / "fit.csv").write_text(
+        "step,name,value\n1,loss/all,3\n1,val/loss,6\n2,loss/all,2\n2,val/loss,5\n"
+    )
     curves = read_curves(Store(tmp_path), [cell])
     assert list(curves) == ["3D-LDM with VAE: image-ldm"]
     (shown,) = watched(curves["3D-LDM with VAE: image-ldm"])
     assert shown[0] == "val/loss"
-    assert list(shown[1]["value"]) == [5.0]
+    assert list(shown[1]["value"]) == [6.0, 5.0]
     losses = pd.DataFrame({"step": [1, 2], "name": ["loss/all"] * 2, "value": [3.0, 2.0]})
     assert [name for name, _ in watched(losses)] == ["loss/all"]
     drawn = dict(scripts.stage_curves("image-ldm", Store(tmp_path), {"a": [cell], "b": []}))

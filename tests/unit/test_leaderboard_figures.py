@@ -206,4 +206,15 @@ def test_one_legend_names_every_line_of_every_panel() -> None:
     first, second = figure.axes[:2]
     assert [line.get_color() for line in first.lines] == ["black"]
     assert [line.get_color() for line in second.lines] == ["black", colour(1)]
-    assert second.get_ylabel() == "val/dice"
+    assert second.get_ylabel() == "Dice, validation"
+
+
+def test_of_one_validation_the_losses_of_training_are_drawn() -> None:
+    once = pd.DataFrame({"step": [9], "name": "val/loss", "value": [3.0]})
+    losses = pd.DataFrame({"step": [1, 9], "name": "loss/net", "value": [4.0, 2.0]})
+    (axis,) = curve_figure({"": {"both": pd.concat([losses, once])}}).axes
+    (line,) = axis.lines
+    assert list(line.get_ydata()) == [4.0, 2.0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["loss of net, training"]
+    (axis,) = curve_figure({"": {"one": once}}).axes
+    assert [line.get_marker() for line in axis.lines] == ["o"]

@@ -138,8 +138,8 @@ def test_curves_of_segmenters_stand_by_arm_and_task(out: Path, tmp_path: Path) -
         "R": ["U-Net, t"],
         "R+S, g": ["U-Net, t"],
     }
-    assert list(curves["R+S, g"]["U-Net, t"]["value"]) == [0.1, 0.7]
-    assert list(curves["R"]["U-Net, t"]["step"]) == [4, 8]
+    assert list(curves["R+S, g"]["U-Net, t"]["value"]) == [2, 0.1, 0.7]
+    assert list(curves["R"]["U-Net, t"]["step"]) == [1, 4, 8]
 
 
 def test_a_report_needs_no_torch(out: Path) -> None:
