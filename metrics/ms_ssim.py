@@ -169,10 +169,11 @@ def _halving(side: int) -> Volume:
 def _pairs(n: int, max_pairs: int, seed: int) -> list[tuple[int, int]]:
     """Distinct pairs i < j of n, sorted: all, or ``max_pairs`` of them at random."""
     total = n * (n - 1) // 2
-    rng = np.random.default_rng(seed)
-    chosen = np.arange(total)
     if total > max_pairs:
+        rng = np.random.default_rng(seed)
         chosen = np.sort(rng.choice(total, max_pairs, replace=False))
+    else:
+        chosen = np.arange(total)
     # Pairs are numbered row by row of the upper triangle; row i begins at starts[i].
     starts = np.concatenate([[0], np.cumsum(np.arange(n - 1, 0, -1))])
     i = np.searchsorted(starts, chosen, side="right") - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +157,13 @@ def test_refuses() -> None:
     volumes[1] += 1
     with pytest.raises(ValueError, match="Volume 1 has intensities from 1 to 2"):
         ms_ssim_diversity(np.nan_to_num(volumes))
+
+
+def test_pairs_of_many_volumes_take_no_memory_of_all_pairs() -> None:
+    volumes = np.broadcast_to(smooth(0, (11, 11, 11)), (20_000, 11, 11, 11))
+    tracemalloc.start()
+    found = ms_ssim_diversity(volumes, max_pairs=3)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.mean == pytest.approx(1)
+    assert most < 8e6  # numbers of all pairs would be 1.6 GB
