@@ -112,16 +112,16 @@ def drawn(
     """A preview of training: the volumes 0 to 3 of a few steps, always from the same noise.
 
     They are drawn in the training's batches and decoded one by one, so that looking on needs less
-    memory than training.
+    memory than training on one device.
     """
     sampling = preview_sampling(process)
 
     def preview(networks: Mapping[str, nn.Module]) -> NDArray[np.float32]:
-        drawn = [
+        volumes = [
             denoise(process, networks["unet"], rows, shape, sampling, run)
             for rows in chunks(range(PREVIEW_VOLUMES), batch_size)
         ]
-        return np.concatenate([decode(x) for x in torch.split(torch.cat(drawn), 1)])
+        return np.concatenate([decode(x) for x in torch.split(torch.cat(volumes), 1)])
 
     return preview
 

@@ -147,7 +147,7 @@ class GeneratorSubject:
         try:
             deaf = fit_with_a_stop(job)
             compare_states(self.base, job, "")
-        except Exception:  # a plug-in may raise anything; fits with one difference each find it
+        except (Exception, SystemExit):  # any may come; fits with one difference each find it
             return Unlike(job, deaf, equal=False)
         return Unlike(job, deaf, equal=True)
 

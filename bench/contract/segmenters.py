@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,6 +95,7 @@ class SegmenterSubject:
         """A fit that was stopped and begun again."""
         stir()
         folder = self.place("stopped")
+        shutil.rmtree(folder, ignore_errors=True)  # what a try left that ended with an error
         try:
             self.train(folder, STOP)
         except Interrupted:
@@ -314,7 +316,7 @@ def process_left_alone(subject: SegmenterSubject) -> None:
 def deterministic(subject: SegmenterSubject) -> None:
     try:
         _compare(subject.base, subject.stopped, "")
-    except Exception:  # by chance, or because it was stopped
+    except (Exception, SystemExit):  # by chance, or because it was stopped
         stir()
         again = subject.place("again")
         subject.train(again)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from leaderboard.figures.costs import costs_figure, shown_costs
-from leaderboard.figures.curves import curve_figure, segmenter_curve_figure, watched
+from leaderboard.figures.curves import curve_figure, segmenter_curve_figure
 from leaderboard.figures.dice import dice_figure, gains_figure
 from leaderboard.figures.dose import dose_figure
 from leaderboard.figures.nearest import nearest_pairs
@@ -18,7 +18,7 @@ from leaderboard.pictures import Pictures
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURES", "curve_figure", "dose_figure", "nearest_pairs", "watched"]
+__all__ = ["FIGURES", "curve_figure", "dose_figure", "nearest_pairs"]
 
 MOST = 24
 """Generators, or segmenters, that a figure has room for; beyond that the tables tell."""
@@ -58,9 +58,10 @@ def _costed(board: Leaderboard, _: Pictures) -> bool:
 
 
 def _panels(pictures: Pictures) -> int:
-    """Panels of segmenters' curves; 0 where each was validated once, which is no curve."""
+    """Panels of segmenters' curves; 0 where each fit took one step, which is no curve."""
     curves = [own for arm in pictures.segmenter_curves.values() for own in arm.items()]
-    return len({panel for panel, _ in curves}) if any(len(c) > 1 for _, c in curves) else 0
+    long = any(curve["step"].nunique() > 1 for _, curve in curves)
+    return len({panel for panel, _ in curves}) if long else 0
 
 
 FIGURES = {
@@ -100,15 +101,15 @@ FIGURES = {
     ),
     "curves": Plot(
         "Training curves of the stages of each generator",
-        "Training of each generator's first seed: a measure of validation where the stage has one, "
-        "else its losses, smoothed.",
+        "Training of each generator's first seed: a measure of validation where the stage was "
+        "validated at least twice, else its losses, smoothed.",
         lambda board, pictures: 0 < len(pictures.curves) <= 2 * MOST,
         lambda board, pictures: curve_figure({"": pictures.curves}),
     ),
     "segmenter-curves": Plot(
         "Training curves of each segmenter and task under R and R+S",
         "Dice of the validation cases while the first seed's segmenters are trained, on R and on "
-        "R+S of each generator.",
+        "R+S of each generator; where they were validated once, their losses, smoothed.",
         lambda board, pictures: _few(board) and 0 < _panels(pictures) <= 2 * MOST,
         lambda board, pictures: segmenter_curve_figure(board, pictures.segmenter_curves),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -45,8 +45,9 @@ def curve_figure(
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis, stage in zip(axes.flat, stages, strict=False):
         place, scalars = 0, dict[str, None]()
+        names = watched(curves.get(stage) for curves in variants.values())
         for number, (variant, curves) in enumerate(variants.items()):
-            for name, line in watched(curves.get(stage)):
+            for name, line in drawable(curves.get(stage), names):
                 scalars[in_words(name)] = None
                 told = variant if one_legend else f"{variant} {in_words(name)}".strip()
                 single = "o" if len(line) == 1 else ""
@@ -67,7 +68,7 @@ def curve_figure(
         tidy(axis)
         axis.tick_params(labelsize=7)
         if one_legend:
-            axis.set_ylabel(", ".join(scalars), fontsize=7)
+            axis.set_ylabel("; ".join(scalars), fontsize=7)
         elif place:
             axis.legend(fontsize=6, frameon=False)
     for axis in axes.flat[len(stages) :]:
@@ -94,7 +95,7 @@ def segmenter_curve_figure(leaderboard: Leaderboard, curves: Mapping[str, Curves
     """A panel per segmenter and task, arm R black, R+S in the colour that its generator has.
 
     Args:
-        curves: "R" and "R+S, " with the generator's name -> panel -> validation Dice.
+        curves: "R" and "R+S, " with the generator's name -> panel -> its scalars.
     """
     scored = leaderboard.generators["generator"]
     models = [f"R+S, {display_name(name)}" for name in scored if name != REAL]
@@ -113,22 +114,33 @@ def segmenter_curve_figure(leaderboard: Leaderboard, curves: Mapping[str, Curves
     return curve_figure(placed, max(1, rows["task"].nunique()), one_legend=True)
 
 
-def watched(curve: pd.DataFrame | None) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The scalars worth a line: of validation where there are two or more, else losses, smoothed;
-    where there are none, the one of validation."""
-    if curve is None or not len(curve):
-        return
-    counts = curve["name"].value_counts()
+def watched(curves: Iterable[pd.DataFrame | None]) -> list[str]:
+    """The scalars worth lines in a panel of these curves: the first of validation that one of them
+    has twice or more, else losses; where there are none, what was measured once."""
+    counts: dict[str, int] = {}
+    for curve in curves:
+        if curve is not None:
+            for name, count in curve.dropna(subset=["value"])["name"].value_counts().items():
+                counts[str(name)] = max(counts.get(str(name), 0), int(count))
     seen = [name for name in WATCHED if name in counts]
-    losses = sorted(name for name in counts.index if name.startswith(LOSS))
-    lines = [name for name in seen if counts[name] > 1]
-    for name in lines[:1] or losses or seen[:1]:
-        line = curve[curve["name"] == name]
-        if name in losses:
+    losses = sorted(name for name in counts if name.startswith(LOSS))
+    return [name for name in seen if counts[name] > 1][:1] or losses or seen[:1]
+
+
+def drawable(
+    curve: pd.DataFrame | None, names: Sequence[str]
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Those scalars of a curve that it has; losses smoothed."""
+    if curve is None:
+        return
+    for name in names:
+        line = curve[curve["name"] == name].dropna(subset=["value"])
+        if name.startswith(LOSS):
             window = max(1, len(line) // 50)
             smooth = line["value"].rolling(window, min_periods=1).mean()
             line = line.assign(value=smooth).iloc[:: max(1, window // 2)]
-        yield name, line
+        if len(line):
+            yield name, line
 
 
 LOSS = "loss/"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -302,6 +303,18 @@ class Forgetful(Good):
             yield "all", (nets["net"](x) - x).square().mean()
 
         return train(run, {"net": nn.Linear(1, 1)}, losses, batch, self.config.training)
+
+
+@broken("resume-3")
+class Leaver(Good):
+    """It ends the process when it is asked to stop."""
+
+    def fit(self, train_set: VolumeSet, val: VolumeSet, run: Run) -> dict[str, Any]:
+        for step in range(6):
+            run.progress(step + 1, 6, {"loss/all": 0.0})
+            if run.stop_requested():
+                sys.exit("stopped")
+        return {"net": {"bias": torch.zeros(1)}}
 
 
 @broken("another-process")

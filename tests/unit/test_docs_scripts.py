@@ -18,7 +18,7 @@ from bench.records import Record, records_frame
 from bench.registry import GENERATORS
 from bench.store import Store
 from bench.volumes import VolumeSet, VolumeSetWriter
-from leaderboard.figures import watched
+from leaderboard.figures.curves import drawable, watched
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 NAMES = {0: "background", 1: "Anterior", 2: "Posterior"}
@@ -111,11 +111,11 @@ def test_curves_are_those_of_validation_where_there_are_some(scripts: Any, tmp_p
     )
     curves = read_curves(Store(tmp_path), [cell])
     assert list(curves) == ["3D-LDM with VAE: image-ldm"]
-    (shown,) = watched(curves["3D-LDM with VAE: image-ldm"])
-    assert shown[0] == "val/loss"
-    assert list(shown[1]["value"]) == [6.0, 5.0]
+    assert watched(curves.values()) == ["val/loss"]
+    ((_, shown),) = drawable(curves["3D-LDM with VAE: image-ldm"], ["val/loss"])
+    assert list(shown["value"]) == [6.0, 5.0]
     losses = pd.DataFrame({"step": [1, 2], "name": ["loss/all"] * 2, "value": [3.0, 2.0]})
-    assert [name for name, _ in watched(losses)] == ["loss/all"]
+    assert watched([losses]) == ["loss/all"]
     drawn = dict(scripts.stage_curves("image-ldm", Store(tmp_path), {"a": [cell], "b": []}))
     assert {variant: list(curve) for variant, curve in drawn.items()} == {
         "a": ["image-ldm"],

@@ -54,7 +54,7 @@ def test_a_preview_shows_the_first_volumes_of_a_few_steps(tmp_path: Path) -> Non
     torch.manual_seed(0)
     unet = build_unet(DiffusionConfig.model_validate({"unet": UNET}).unet, channels=1).eval()
     torch.nn.init.normal_(unet.out[2].conv.weight)
-    process, run = make_process(ProcessConfig(timesteps=10)), make_run(tmp_path)
+    process, run = make_process(ProcessConfig(timesteps=50)), make_run(tmp_path)
 
     def decode(x: Tensor) -> Any:
         assert x.shape == (1, *SHAPE)  # one at a time, whatever the training's batch

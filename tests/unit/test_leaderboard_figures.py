@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -218,3 +219,18 @@ def test_of_one_validation_the_losses_of_training_are_drawn() -> None:
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["loss of net, training"]
     (axis,) = curve_figure({"": {"one": once}}).axes
     assert [line.get_marker() for line in axis.lines] == ["o"]
+
+
+def test_a_panel_shows_one_scalar_and_none_that_is_nowhere_a_number() -> None:
+    def curve(scores: list[float]) -> pd.DataFrame:
+        steps = [*range(1, len(scores) + 1)]
+        dice = pd.DataFrame({"step": steps, "name": "val/dice", "value": scores})
+        return pd.concat([pd.DataFrame({"step": [1], "name": "loss/all", "value": [2.0]}), dice])
+
+    (axis,) = curve_figure(
+        {"R": {"a": curve([0.1, 0.3])}, "R+S, b": {"a": curve([0.2])}}, one_legend=True
+    ).axes
+    assert axis.get_ylabel() == "Dice, validation"
+    assert [list(line.get_ydata()) for line in axis.lines] == [[0.1, 0.3], [0.2]]
+    (axis,) = curve_figure({"R": {"a": curve([math.nan] * 3)}}, one_legend=True).axes
+    assert axis.get_ylabel() == "loss, training"
