@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from leaderboard.model import Leaderboard
 
+LOSS = "loss/"  # how the names of losses in training begin
 WATCHED = {
     "val/psnr": "PSNR in dB, validation",
     "val/dice": "Dice, validation",
@@ -141,9 +142,6 @@ def drawable(
             line = line.assign(value=smooth).iloc[:: max(1, window // 2)]
         if len(line):
             yield name, line
-
-
-LOSS = "loss/"
 
 
 def in_words(name: str) -> str:

@@ -20,7 +20,7 @@ SLACK_MB = 40.0
 def peaks(out: Path, cases: int) -> pd.Series[float]:
     """Peak memory in MB of each kind of cell in a run on that many phantoms of 32³."""
     sizes = ("--set", f"data.cases={cases}", "--set", f"scoring.synthetic={cases}")
-    sizes += ("--set", "scoring.resamples=0")  # scores stream nothing, and intervals take an hour
+    sizes += ("--set", "scoring.resamples=0")  # scores stream nothing, and intervals take long
     ran = finish(start(*tiny(out, "toy-plain,toy-joint", "none", *sizes)), 3 * 3600)
     assert ran.code == 0, ran.out + ran.err
     records = read_records(out / "records.csv")
